@@ -1,0 +1,469 @@
+//! Integer convolution: regular, grouped, depthwise; a fully connected layer is a 1x1 convolution.
+//!
+//! `acc = bias + sum((x - zero_point_in) * w)` in wrapping i32, then [`crate::requantize()`]; padding inserts
+//! `zero_point_in`, that is, adds nothing.
+//!
+//! The scalar code is shaped for compilers: 64-bit and 32-bit targets alike turn an i32 sum of i16 products into their
+//! widening multiply-add. So weights are widened to i16 and laid out once ([`ConvShape::pack_weights`]), and inputs
+//! are centred into an i16 patch per output pixel. Three loops:
+//! - depthwise: a block of channels held in accumulators while the window's elements go by;
+//! - dense, i8 input: patches of [`PIXELS`] output pixels against two rows of weights;
+//! - dense, i16 input: centred values take 17 bits, so each window element is multiplied in i32, without a patch.
+
+use crate::requantize::{Requantize, requantize, requantize_row};
+use crate::view::{Activation, Dims, View, ViewMut, Window};
+use crate::{Isa, KernelError, expect_len};
+
+/// Output pixels computed together by the dense loop.
+const PIXELS: usize = 4;
+/// Packed rows are padded with zeros to a multiple of this, so that dot products have no tail.
+const LANES: usize = 8;
+/// Channels of one depthwise block.
+const CHANNELS: usize = 32;
+
+/// Shapes of one convolution.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ConvShape {
+    /// Of the input.
+    pub input: Dims,
+    /// Of the output.
+    pub output: Dims,
+    /// Window.
+    pub window: Window,
+    /// Groups; equal to input channels for depthwise.
+    pub groups: usize,
+}
+
+/// Values of one convolution.
+#[derive(Clone, Copy, Debug)]
+pub struct ConvParams<'a> {
+    /// As [`ConvShape::pack_weights`] left them.
+    pub packed: &'a [i16],
+    /// `[out_c]`.
+    pub bias: &'a [i32],
+    /// Of the input; within the input's type.
+    pub zero_point_in: i32,
+    /// To the output.
+    pub requantize: Requantize<'a>,
+}
+
+impl ConvShape {
+    /// True if window, groups and channels give exactly `output`, and no size is zero.
+    pub fn is_consistent(&self) -> bool {
+        let groups_divide =
+            self.groups > 0 && self.input.c.is_multiple_of(self.groups) && self.output.c.is_multiple_of(self.groups);
+        groups_divide
+            && !self.input.is_empty()
+            && !self.output.is_empty()
+            && self.window.output(self.input) == Some([self.output.h, self.output.w])
+    }
+
+    /// Multiply-accumulates, padding included.
+    pub fn n_macs(&self) -> u64 {
+        (self.output.len() as u64).saturating_mul(self.patch_len() as u64)
+    }
+
+    /// i8 weights as the bundle holds them: `[out_c, kernel_h, kernel_w, in_c / groups]`.
+    pub fn weights_len(&self) -> usize {
+        self.output.c.saturating_mul(self.patch_len())
+    }
+
+    /// i16 values that [`ConvShape::pack_weights`] writes.
+    pub fn packed_len(&self) -> usize {
+        if self.is_depthwise() { self.weights_len() } else { self.output.c.saturating_mul(self.row_len()) }
+    }
+
+    /// i16 values of scratch that [`conv`] needs.
+    pub fn scratch_len(&self) -> usize {
+        if self.is_depthwise() { 0 } else { self.row_len().saturating_mul(PIXELS) }
+    }
+
+    /// Lays weights out for [`conv`].
+    ///
+    /// Shapes: `weights` `[out_c, kernel_h, kernel_w, in_c / groups]`; `packed` `[kernel_h, kernel_w, c]` for
+    /// depthwise, else `[out_c, row]` with rows padded by zeros.
+    ///
+    /// # Errors
+    /// [`KernelError`] if the shape is inconsistent or a length is not [`ConvShape::weights_len`] or
+    /// [`ConvShape::packed_len`].
+    pub fn pack_weights(&self, isa: Isa, weights: &[i8], packed: &mut [i16]) -> Result<(), KernelError> {
+        self.check()?;
+        expect_len("weights", weights.len(), self.weights_len())?;
+        expect_len("packed weights", packed.len(), self.packed_len())?;
+        match isa {
+            Isa::Scalar if self.is_depthwise() => {
+                let n_taps = self.window.n_taps();
+                for (channel, taps) in weights.chunks_exact(n_taps).enumerate() {
+                    for (tap, weight) in taps.iter().enumerate() {
+                        packed[tap * self.output.c + channel] = (*weight).into();
+                    }
+                }
+            }
+            Isa::Scalar => {
+                packed.fill(0);
+                let rows = packed.chunks_exact_mut(self.row_len()).zip(weights.chunks_exact(self.patch_len()));
+                for (row, weights) in rows {
+                    row.iter_mut().zip(weights).for_each(|(wide, weight)| *wide = (*weight).into());
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn check(&self) -> Result<(), KernelError> {
+        if self.is_consistent() { Ok(()) } else { Err(KernelError::Shapes { op: "Conv" }) }
+    }
+
+    fn is_depthwise(&self) -> bool {
+        self.groups > 1 && self.groups == self.input.c && self.groups == self.output.c
+    }
+
+    fn in_per_group(&self) -> usize {
+        self.input.c.checked_div(self.groups).unwrap_or(0)
+    }
+
+    fn patch_len(&self) -> usize {
+        self.window.n_taps().saturating_mul(self.in_per_group())
+    }
+
+    /// Patch with padding.
+    fn row_len(&self) -> usize {
+        self.patch_len().checked_next_multiple_of(LANES).unwrap_or(usize::MAX)
+    }
+}
+
+/// Runs one convolution.
+///
+/// Shapes: `input` and `output` as `shape` says, each i8 or i16; `scratch` at least [`ConvShape::scratch_len`].
+///
+/// # Errors
+/// [`KernelError`] if shapes, lengths or types do not fit.
+pub fn conv(
+    isa: Isa,
+    shape: &ConvShape,
+    params: &ConvParams<'_>,
+    input: View<'_>,
+    scratch: &mut [i16],
+    output: ViewMut<'_>,
+) -> Result<(), KernelError> {
+    shape.check()?;
+    expect_len("input", input.len(), shape.input.len())?;
+    expect_len("output", output.len(), shape.output.len())?;
+    expect_len("packed weights", params.packed.len(), shape.packed_len())?;
+    expect_len("bias", params.bias.len(), shape.output.c)?;
+    expect_len("multipliers", params.requantize.multipliers.len(), shape.output.c)?;
+    let scratch_len = shape.scratch_len();
+    let found = scratch.len();
+    let scratch =
+        scratch.get_mut(..scratch_len).ok_or(KernelError::Length { what: "scratch", found, expected: scratch_len })?;
+    let depthwise_shape = shape.is_depthwise();
+    match (isa, input, output) {
+        (Isa::Scalar, View::I8(x), ViewMut::I8(y)) if depthwise_shape => depthwise(shape, params, x, y),
+        (Isa::Scalar, View::I8(x), ViewMut::I16(y)) if depthwise_shape => depthwise(shape, params, x, y),
+        (Isa::Scalar, View::I16(x), ViewMut::I8(y)) if depthwise_shape => depthwise(shape, params, x, y),
+        (Isa::Scalar, View::I16(x), ViewMut::I16(y)) if depthwise_shape => depthwise(shape, params, x, y),
+        (Isa::Scalar, View::I8(x), ViewMut::I8(y)) => dense(shape, params, x, scratch, y),
+        (Isa::Scalar, View::I8(x), ViewMut::I16(y)) => dense(shape, params, x, scratch, y),
+        (Isa::Scalar, View::I16(x), ViewMut::I8(y)) => dense_wide(shape, params, x, y),
+        (Isa::Scalar, View::I16(x), ViewMut::I16(y)) => dense_wide(shape, params, x, y),
+        _ => return Err(KernelError::Types { op: "Conv" }),
+    }
+    Ok(())
+}
+
+/// One output channel per input channel.
+fn depthwise<I: Activation, O: Activation>(shape: &ConvShape, params: &ConvParams<'_>, input: &[I], output: &mut [O]) {
+    let c = shape.output.c;
+    for (pixel, out) in output.chunks_exact_mut(c).enumerate() {
+        let (oy, ox) = (pixel / shape.output.w, pixel % shape.output.w);
+        for first in (0..c).step_by(CHANNELS) {
+            let n = CHANNELS.min(c - first);
+            let mut acc = [0i32; CHANNELS];
+            acc[..n].copy_from_slice(&params.bias[first..first + n]);
+            for (tap, at) in taps(shape, oy, ox) {
+                let Some(at) = at else { continue };
+                let x = &input[at * c + first..][..n];
+                let w = &params.packed[tap * c + first..][..n];
+                match (x.first_chunk::<CHANNELS>(), w.first_chunk::<CHANNELS>()) {
+                    // Known lengths keep the whole block in registers.
+                    (Some(x), Some(w)) => add_products(&mut acc, x, w, params.zero_point_in),
+                    _ => add_products(&mut acc, x, w, params.zero_point_in),
+                }
+            }
+            let multipliers = &params.requantize.multipliers[first..first + n];
+            requantize_row(&acc[..n], multipliers, params.requantize.clamp, &mut out[first..first + n]);
+        }
+    }
+}
+
+#[inline(always)]
+fn add_products<I: Activation>(acc: &mut [i32; CHANNELS], x: &[I], w: &[i16], zero_point: i32) {
+    for ((acc, x), w) in acc.iter_mut().zip(x).zip(w) {
+        *acc = acc.wrapping_add(I::product(x.centred(zero_point), *w));
+    }
+}
+
+/// Window elements of one output pixel: index and, unless in the padding, the input pixel.
+#[inline(always)]
+fn taps(shape: &ConvShape, oy: usize, ox: usize) -> impl Iterator<Item = (usize, Option<usize>)> {
+    let (window, input) = (shape.window, shape.input);
+    (0..window.kernel[0]).flat_map(move |ky| {
+        let y = window.source(0, oy, ky, input.h);
+        (0..window.kernel[1]).map(move |kx| {
+            let x = window.source(1, ox, kx, input.w);
+            (ky * window.kernel[1] + kx, y.zip(x).map(|(y, x)| y * input.w + x))
+        })
+    })
+}
+
+/// Any grouping, i8 input: [`PIXELS`] patches at a time against the rows of weights.
+fn dense<O: Activation>(
+    shape: &ConvShape,
+    params: &ConvParams<'_>,
+    input: &[i8],
+    patches: &mut [i16],
+    output: &mut [O],
+) {
+    let row_len = shape.row_len();
+    let out_c = shape.output.c;
+    let out_per_group = out_c / shape.groups;
+    let Requantize { multipliers, clamp } = params.requantize;
+    patches.fill(0);
+    for group in 0..shape.groups {
+        for (block, out) in output.chunks_mut(PIXELS * out_c).enumerate() {
+            let n = out.len() / out_c;
+            for (i, patch) in patches.chunks_exact_mut(row_len).take(n).enumerate() {
+                gather(shape, input, group, block * PIXELS + i, params.zero_point_in, patch);
+            }
+            let (a, b) = patches.split_at(2 * row_len);
+            let ((a, b), (c, d)) = (a.split_at(row_len), b.split_at(row_len));
+            let channels = group * out_per_group..(group + 1) * out_per_group;
+            let weights = &params.packed[channels.start * row_len..channels.end * row_len];
+            for (oc, w) in channels.zip(weights.chunks_exact(row_len)) {
+                let sums = dot(w, a, b, c, d);
+                for (out, sum) in out.chunks_exact_mut(out_c).zip(sums) {
+                    let acc = params.bias[oc].wrapping_add(sum);
+                    out[oc] = O::from_i32(requantize(acc, multipliers[oc], clamp));
+                }
+            }
+        }
+    }
+}
+
+/// Four dot products with one row of weights; all slices are of one length.
+#[inline(always)]
+fn dot(w: &[i16], a: &[i16], b: &[i16], c: &[i16], d: &[i16]) -> [i32; PIXELS] {
+    let mut sums = [0i32; PIXELS];
+    for ((((w, a), b), c), d) in w.iter().zip(a).zip(b).zip(c).zip(d) {
+        let w = i32::from(*w);
+        sums[0] = sums[0].wrapping_add(i32::from(*a).wrapping_mul(w));
+        sums[1] = sums[1].wrapping_add(i32::from(*b).wrapping_mul(w));
+        sums[2] = sums[2].wrapping_add(i32::from(*c).wrapping_mul(w));
+        sums[3] = sums[3].wrapping_add(i32::from(*d).wrapping_mul(w));
+    }
+    sums
+}
+
+/// Centred inputs under the window at output pixel `pixel`, in the weights' order; zero in the padding.
+fn gather(shape: &ConvShape, input: &[i8], group: usize, pixel: usize, zero_point: i32, patch: &mut [i16]) {
+    let c = shape.in_per_group();
+    let (oy, ox) = (pixel / shape.output.w, pixel % shape.output.w);
+    for ((_, at), part) in taps(shape, oy, ox).zip(patch.chunks_exact_mut(c)) {
+        match at {
+            Some(at) => {
+                let x = &input[at * shape.input.c + group * c..][..c];
+                part.iter_mut().zip(x).for_each(|(wide, x)| *wide = x.centred(zero_point));
+            }
+            None => part.fill(0),
+        }
+    }
+}
+
+/// Any grouping, i16 input.
+fn dense_wide<O: Activation>(shape: &ConvShape, params: &ConvParams<'_>, input: &[i16], output: &mut [O]) {
+    let c = shape.in_per_group();
+    let row_len = shape.row_len();
+    let out_per_group = shape.output.c / shape.groups;
+    let Requantize { multipliers, clamp } = params.requantize;
+    for (pixel, out) in output.chunks_exact_mut(shape.output.c).enumerate() {
+        let (oy, ox) = (pixel / shape.output.w, pixel % shape.output.w);
+        for (oc, out) in out.iter_mut().enumerate() {
+            let group = oc / out_per_group;
+            let mut acc = params.bias[oc];
+            for (tap, at) in taps(shape, oy, ox) {
+                let Some(at) = at else { continue };
+                let x = &input[at * shape.input.c + group * c..][..c];
+                let w = &params.packed[oc * row_len + tap * c..][..c];
+                for (x, w) in x.iter().zip(w) {
+                    acc = acc.wrapping_add(i16::product(x.centred(params.zero_point_in), *w));
+                }
+            }
+            *out = O::from_i32(requantize(acc, multipliers[oc], clamp));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::requantize::Clamp;
+    use proptest::prelude::*;
+    use std::vec;
+    use std::vec::Vec;
+
+    /// One convolution with everything it needs, drawn at random.
+    #[derive(Clone, Debug)]
+    struct Case {
+        shape: ConvShape,
+        weights: Vec<i8>,
+        bias: Vec<i32>,
+        multipliers: Vec<i32>,
+        clamp: Clamp,
+    }
+
+    fn case() -> impl Strategy<Value = Case> {
+        let sizes = (1usize..9, 1usize..9, prop_oneof![1usize..4, 30usize..37], 1usize..7, 1usize..4, any::<bool>());
+        let pair = |range: std::ops::Range<usize>| [range.clone(), range];
+        let window = (pair(1..5), pair(1..4), pair(1..3), pair(0..4), pair(0..4));
+        (sizes, window, any::<u64>(), any::<bool>()).prop_map(
+            |((h, w, c, o, groups, depthwise), window, seed, extreme)| {
+                let (kernel, stride, dilation, pad_before, mut pad_after) = window;
+                for axis in 0..2 {
+                    // Enough padding that the kernel fits.
+                    let reach = (kernel[axis] - 1) * dilation[axis] + 1;
+                    let size = [h, w][axis] + pad_before[axis] + pad_after[axis];
+                    pad_after[axis] += reach.saturating_sub(size);
+                }
+                let (groups, in_c, out_c) = if depthwise { (c, c, c) } else { (groups, c * groups, o * groups) };
+                let window = Window { kernel, stride, dilation, pad_before, pad_after };
+                let input = Dims { h, w, c: in_c };
+                let [oh, ow] = window.output(input).unwrap();
+                let shape = ConvShape { input, output: Dims { h: oh, w: ow, c: out_c }, window, groups };
+                let mut random = bytes(seed);
+                let mut weight = || {
+                    let byte = random.next().unwrap();
+                    // Weights of -128 are outside the format, but inside the definition.
+                    if extreme { [127, -128, -127][usize::from(byte as u8 % 3)] } else { byte }
+                };
+                let weights = (0..shape.weights_len()).map(|_| weight()).collect();
+                let mut random = bytes(!seed).map(|b| i32::from(b as u8));
+                let mut draw = || random.next().unwrap();
+                let bias = (0..out_c).map(|_| (draw() - 128) * if extreme { 1 << 20 } else { 100 }).collect();
+                let multipliers = (0..out_c).map(|_| 1 + draw() * if extreme { 32_000 } else { 20 }).collect();
+                let clamp = Clamp { zero_point: draw() - 128, low: -120, high: 127 };
+                Case { shape, weights, bias, multipliers, clamp }
+            },
+        )
+    }
+
+    fn bytes(seed: u64) -> impl Iterator<Item = i8> {
+        let mut state = seed;
+        core::iter::repeat_with(move || {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            (state >> 56) as u8 as i8
+        })
+    }
+
+    /// By the definition: seven loops, signed coordinates.
+    fn naive(case: &Case, x: &[i32], zero_point_in: i32) -> Vec<i32> {
+        let ConvShape { input, output, window, groups } = case.shape;
+        let (in_per_group, out_per_group) = (input.c / groups, output.c / groups);
+        let mut out = vec![];
+        for (oy, ox, oc) in coordinates(output) {
+            let mut acc = case.bias[oc];
+            for (ky, kx, ci) in coordinates(Dims { h: window.kernel[0], w: window.kernel[1], c: in_per_group }) {
+                let y = (oy * window.stride[0] + ky * window.dilation[0]) as i64 - window.pad_before[0] as i64;
+                let xx = (ox * window.stride[1] + kx * window.dilation[1]) as i64 - window.pad_before[1] as i64;
+                let inside = y >= 0 && xx >= 0 && y < input.h as i64 && xx < input.w as i64;
+                let channel = oc / out_per_group * in_per_group + ci;
+                let value =
+                    if inside { x[(y as usize * input.w + xx as usize) * input.c + channel] } else { zero_point_in };
+                let weight = case.weights[((oc * window.kernel[0] + ky) * window.kernel[1] + kx) * in_per_group + ci];
+                acc = acc.wrapping_add((value - zero_point_in).wrapping_mul(weight.into()));
+            }
+            out.push(requantize(acc, case.multipliers[oc], case.clamp));
+        }
+        out
+    }
+
+    fn coordinates(dims: Dims) -> impl Iterator<Item = (usize, usize, usize)> {
+        (0..dims.len()).map(move |i| (i / dims.c / dims.w, i / dims.c % dims.w, i % dims.c))
+    }
+
+    fn run(case: &Case, zero_point_in: i32, input: View<'_>, output: ViewMut<'_>) {
+        let mut packed = vec![77; case.shape.packed_len()];
+        case.shape.pack_weights(Isa::Scalar, &case.weights, &mut packed).unwrap();
+        // Scratch of an earlier layer may hold anything.
+        let mut scratch = vec![-9; case.shape.scratch_len() + 3];
+        let requantize = Requantize { multipliers: &case.multipliers, clamp: case.clamp };
+        let params = ConvParams { packed: &packed, bias: &case.bias, zero_point_in, requantize };
+        conv(Isa::Scalar, &case.shape, &params, input, &mut scratch, output).unwrap();
+    }
+
+    proptest! {
+        #[test]
+        fn equals_the_definition_in_every_type(case in case(), seed in any::<u64>(), zero_point_in in any::<i8>()) {
+            let x: Vec<i8> = bytes(seed).take(case.shape.input.len()).collect();
+            let wide: Vec<i32> = x.iter().map(|x| i32::from(*x)).collect();
+            let expected = naive(&case, &wide, zero_point_in.into());
+            let mut out = vec![0i8; expected.len()];
+            run(&case, zero_point_in.into(), View::I8(&x), ViewMut::I8(&mut out));
+            prop_assert_eq!(out.iter().map(|q| i32::from(*q)).collect::<Vec<_>>(), expected);
+
+            let case = Case { clamp: Clamp { zero_point: -300, low: -32_000, high: 32_767 }, ..case };
+            let expected = naive(&case, &wide, zero_point_in.into());
+            let mut out = vec![0i16; expected.len()];
+            run(&case, zero_point_in.into(), View::I8(&x), ViewMut::I16(&mut out));
+            prop_assert_eq!(out.iter().map(|q| i32::from(*q)).collect::<Vec<_>>(), expected);
+        }
+
+        #[test]
+        fn equals_the_definition_from_sixteen_bits(case in case(), seed in any::<u64>(), zero_point_in in any::<i16>()) {
+            let x: Vec<i16> = bytes(seed).map(|b| i16::from(b) * 256).take(case.shape.input.len()).collect();
+            let wide: Vec<i32> = x.iter().map(|x| i32::from(*x)).collect();
+            let expected = naive(&case, &wide, zero_point_in.into());
+            let mut out = vec![0i8; expected.len()];
+            run(&case, zero_point_in.into(), View::I16(&x), ViewMut::I8(&mut out));
+            prop_assert_eq!(out.iter().map(|q| i32::from(*q)).collect::<Vec<_>>(), expected);
+        }
+
+        #[test]
+        fn saturated_input_equals_the_definition(case in case(), low in any::<bool>(), zero_point_in in any::<i8>()) {
+            let x = vec![if low { i8::MIN } else { i8::MAX }; case.shape.input.len()];
+            let wide: Vec<i32> = x.iter().map(|x| i32::from(*x)).collect();
+            let mut out = vec![0i8; case.shape.output.len()];
+            run(&case, zero_point_in.into(), View::I8(&x), ViewMut::I8(&mut out));
+            let expected = naive(&case, &wide, zero_point_in.into());
+            prop_assert_eq!(out.iter().map(|q| i32::from(*q)).collect::<Vec<_>>(), expected);
+        }
+    }
+
+    #[test]
+    fn what_does_not_fit_is_refused() {
+        let dims = Dims { h: 2, w: 2, c: 3 };
+        let window = Window { kernel: [1, 1], stride: [1, 1], dilation: [1, 1], pad_before: [0; 2], pad_after: [0; 2] };
+        let shape = ConvShape { input: dims, output: Dims { c: 2, ..dims }, window, groups: 1 };
+        let mut packed = vec![0; shape.packed_len()];
+        shape.pack_weights(Isa::Scalar, &[1; 6], &mut packed).unwrap();
+        let clamp = Clamp { zero_point: 0, low: -128, high: 127 };
+        let requantize = Requantize { multipliers: &[1, 1], clamp };
+        let params = ConvParams { packed: &packed, bias: &[0, 0], zero_point_in: 0, requantize };
+        let run = |shape: &ConvShape, input: View<'_>, scratch: usize| {
+            conv(Isa::Scalar, shape, &params, input, &mut vec![0; scratch], ViewMut::I8(&mut [0; 8]))
+        };
+        assert_eq!(run(&shape, View::I8(&[0; 12]), 32), Ok(()));
+        assert_eq!(run(&shape, View::F32(&[0.0; 12]), 32), Err(KernelError::Types { op: "Conv" }));
+        let short = KernelError::Length { what: "scratch", found: 31, expected: 32 };
+        assert_eq!(run(&shape, View::I8(&[0; 12]), 31), Err(short));
+        assert!(matches!(run(&shape, View::I8(&[0; 11]), 32), Err(KernelError::Length { what: "input", .. })));
+        for broken in [
+            ConvShape { groups: 0, ..shape },
+            ConvShape { groups: 2, ..shape },
+            ConvShape { output: Dims { h: 1, w: 2, c: 2 }, ..shape },
+            ConvShape { input: Dims { h: usize::MAX, w: 2, c: 3 }, ..shape },
+        ] {
+            assert_eq!(run(&broken, View::I8(&[0; 12]), 32), Err(KernelError::Shapes { op: "Conv" }));
+            assert!(broken.pack_weights(Isa::Scalar, &[1; 6], &mut []).is_err());
+        }
+    }
+}

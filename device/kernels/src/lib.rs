@@ -1,0 +1,112 @@
+//! The arithmetic of graft, defined once.
+//!
+//! Every op of a bundle's graph is a free function here, over slices in channels-last order (`[H, W, C]`) with plain
+//! parameter structs. The scalar code *is* the definition: integers in i32 (wrapping) and i64, floats in a fixed order
+//! without fused multiply-add. Twins for vector instructions must give the same bits and are chosen by [`Isa`], an
+//! argument: nothing here asks the CPU, and nothing here allocates. What needs memory (packed weights, scratch) says
+//! how much and lets the caller own it.
+//!
+//! Functions are not generic in public: callers are often built without optimisation, and a generic hot loop would be
+//! compiled with them. Element types travel in [`View`] and [`ViewMut`] instead and are resolved here.
+//!
+//! Every function checks the lengths and types that it relies on and returns [`KernelError`]; none panics. Ranges of
+//! values (multipliers, zero points, accumulators that cannot overflow) are the loader's to check: breaking them gives
+//! wrong numbers, never more than that.
+#![no_std]
+#![deny(clippy::unwrap_used, clippy::expect_used)]
+#![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used))]
+
+#[cfg(test)]
+extern crate std;
+
+use core::fmt;
+
+pub mod add;
+pub mod conv;
+pub mod dot;
+pub mod embed;
+pub mod float;
+pub mod mul;
+pub mod pool;
+pub mod requantize;
+pub mod shape;
+pub mod table;
+pub mod view;
+
+pub use requantize::{Clamp, Requantize};
+pub use view::{Dims, View, ViewMut, Window};
+
+/// Which twin of a kernel runs. All give the same bits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Isa {
+    /// Plain Rust: the definition.
+    Scalar,
+}
+
+impl Isa {
+    /// All there are, slowest first.
+    pub const ALL: &[Isa] = &[Isa::Scalar];
+
+    /// As `GRAFT_ISA` spells it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Isa::Scalar => "scalar",
+        }
+    }
+
+    /// The one of that name.
+    pub fn from_name(name: &str) -> Option<Isa> {
+        Self::ALL.iter().copied().find(|isa| isa.name() == name)
+    }
+}
+
+impl fmt::Display for Isa {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// Why a kernel did not run: the caller's slices do not fit its parameters.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum KernelError {
+    /// A slice has another length than the shapes say.
+    Length {
+        /// Which slice.
+        what: &'static str,
+        /// Its length.
+        found: usize,
+        /// By the shapes.
+        expected: usize,
+    },
+    /// The op is not defined for these element types.
+    Types {
+        /// Which op.
+        op: &'static str,
+    },
+    /// The shapes contradict each other.
+    Shapes {
+        /// Which op.
+        op: &'static str,
+    },
+}
+
+impl fmt::Display for KernelError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Length { what, found, expected } => {
+                write!(f, "{what} has {found} elements; its shape has {expected}")
+            }
+            Self::Types { op } => write!(f, "{op} is not defined for these element types"),
+            Self::Shapes { op } => write!(f, "shapes of {op} contradict each other"),
+        }
+    }
+}
+
+impl core::error::Error for KernelError {}
+
+/// Checks one length.
+pub(crate) fn expect_len(what: &'static str, found: usize, expected: usize) -> Result<(), KernelError> {
+    if found == expected { Ok(()) } else { Err(KernelError::Length { what, found, expected }) }
+}

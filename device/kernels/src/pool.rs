@@ -1,0 +1,273 @@
+//! Average, maximum and global sum.
+
+use crate::requantize::{Clamp, MULTIPLIER_BITS, round_half_even_div};
+use crate::view::{Activation, Dims, View, ViewMut, Window};
+use crate::{Isa, KernelError, expect_len};
+
+/// Channels of one block of accumulators.
+const CHANNELS: usize = 32;
+
+/// Shapes of one pooling op; input and output have the same channels.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PoolShape {
+    /// Of the input.
+    pub input: Dims,
+    /// Of the output.
+    pub output: Dims,
+    /// Window.
+    pub window: Window,
+}
+
+/// Values of one average pooling.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct AverageParams {
+    /// Divide by the kernel's size at the edges, too.
+    pub count_pad: bool,
+    /// Of the input.
+    pub zero_point_in: i32,
+    /// In 1..2^23.
+    pub multiplier: i32,
+    /// Where it lands.
+    pub clamp: Clamp,
+}
+
+impl PoolShape {
+    /// True if window and channels give exactly `output`, no size is zero, and every window meets the picture.
+    pub fn is_consistent(&self) -> bool {
+        self.input.c == self.output.c
+            && !self.input.is_empty()
+            && !self.output.is_empty()
+            && self.window.output(self.input) == Some([self.output.h, self.output.w])
+            && self.meets_picture(0, self.input.h, self.output.h)
+            && self.meets_picture(1, self.input.w, self.output.w)
+    }
+
+    fn meets_picture(&self, axis: usize, size: usize, n_windows: usize) -> bool {
+        let window = &self.window;
+        (0..n_windows).all(|at| {
+            let start = at * window.stride[axis];
+            let first_tap = window.pad_before[axis].saturating_sub(start).div_ceil(window.dilation[axis]);
+            first_tap < window.kernel[axis] && window.source(axis, at, first_tap, size).is_some()
+        })
+    }
+
+    fn check(&self, op: &'static str, input: usize, output: usize) -> Result<(), KernelError> {
+        if !self.is_consistent() {
+            return Err(KernelError::Shapes { op });
+        }
+        expect_len("input", input, self.input.len())?;
+        expect_len("output", output, self.output.len())
+    }
+
+    /// Input pixels under the window at output pixel `pixel`.
+    #[inline(always)]
+    fn sources(&self, pixel: usize) -> impl Iterator<Item = usize> + Clone {
+        let (window, input) = (self.window, self.input);
+        let (oy, ox) = (pixel / self.output.w, pixel % self.output.w);
+        (0..window.kernel[0]).filter_map(move |ky| window.source(0, oy, ky, input.h)).flat_map(move |y| {
+            (0..window.kernel[1]).filter_map(move |kx| window.source(1, ox, kx, input.w)).map(move |x| y * input.w + x)
+        })
+    }
+}
+
+/// Mean over the window: `q = clamp(zp + round_half_even(sum(x - zp_in) * multiplier / (n * 2^22)))`, the sum in i32,
+/// the rest in i64; n the elements inside the picture, or all of the kernel if `count_pad`.
+///
+/// Input and output each i8 or i16.
+///
+/// # Errors
+/// [`KernelError`] if shapes, lengths or types do not fit.
+pub fn average_pool(
+    isa: Isa,
+    shape: &PoolShape,
+    params: &AverageParams,
+    input: View<'_>,
+    output: ViewMut<'_>,
+) -> Result<(), KernelError> {
+    shape.check("AveragePool", input.len(), output.len())?;
+    match (isa, input, output) {
+        (Isa::Scalar, View::I8(x), ViewMut::I8(y)) => average(shape, params, x, y),
+        (Isa::Scalar, View::I8(x), ViewMut::I16(y)) => average(shape, params, x, y),
+        (Isa::Scalar, View::I16(x), ViewMut::I8(y)) => average(shape, params, x, y),
+        (Isa::Scalar, View::I16(x), ViewMut::I16(y)) => average(shape, params, x, y),
+        _ => return Err(KernelError::Types { op: "AveragePool" }),
+    }
+    Ok(())
+}
+
+fn average<I: Activation, O: Activation>(shape: &PoolShape, params: &AverageParams, input: &[I], output: &mut [O]) {
+    let c = shape.input.c;
+    for (pixel, out) in output.chunks_exact_mut(c).enumerate() {
+        let sources = shape.sources(pixel);
+        let n = if params.count_pad { shape.window.n_taps() } else { sources.clone().count() };
+        let divisor = (n as i64) << MULTIPLIER_BITS;
+        for (block, out) in out.chunks_mut(CHANNELS).enumerate() {
+            let mut sums = [0i32; CHANNELS];
+            for at in sources.clone() {
+                let x = &input[at * c + block * CHANNELS..][..out.len()];
+                for (sum, x) in sums.iter_mut().zip(x) {
+                    *sum = sum.wrapping_add(x.to_i32().wrapping_sub(params.zero_point_in));
+                }
+            }
+            for (out, sum) in out.iter_mut().zip(sums) {
+                let product = i64::from(sum) * i64::from(params.multiplier);
+                *out = O::from_i32(params.clamp.apply(round_half_even_div(product, divisor)));
+            }
+        }
+    }
+}
+
+/// Largest element of the window inside the picture; i8 to i8 or i16 to i16.
+///
+/// # Errors
+/// [`KernelError`] if shapes, lengths or types do not fit.
+pub fn max_pool(isa: Isa, shape: &PoolShape, input: View<'_>, output: ViewMut<'_>) -> Result<(), KernelError> {
+    shape.check("MaxPool", input.len(), output.len())?;
+    match (isa, input, output) {
+        (Isa::Scalar, View::I8(x), ViewMut::I8(y)) => maximum(shape, x, y),
+        (Isa::Scalar, View::I16(x), ViewMut::I16(y)) => maximum(shape, x, y),
+        _ => return Err(KernelError::Types { op: "MaxPool" }),
+    }
+    Ok(())
+}
+
+fn maximum<T: Activation>(shape: &PoolShape, input: &[T], output: &mut [T]) {
+    let c = shape.input.c;
+    for (pixel, out) in output.chunks_exact_mut(c).enumerate() {
+        out.fill(T::MIN);
+        for at in shape.sources(pixel) {
+            out.iter_mut().zip(&input[at * c..][..c]).for_each(|(out, x)| *out = (*out).max(*x));
+        }
+    }
+}
+
+/// `sum(x - zero_point_in)` over height and width, exact in i32 while the sums fit. `[H, W, C] -> [1, 1, C]`.
+///
+/// Input i8 or i16, output i32.
+///
+/// # Errors
+/// [`KernelError`] if lengths or types do not fit.
+pub fn global_sum(
+    isa: Isa,
+    dims: Dims,
+    zero_point_in: i32,
+    input: View<'_>,
+    output: ViewMut<'_>,
+) -> Result<(), KernelError> {
+    expect_len("input", input.len(), dims.len())?;
+    expect_len("output", output.len(), dims.c)?;
+    match (isa, input, output) {
+        (Isa::Scalar, View::I8(x), ViewMut::I32(y)) => sum(zero_point_in, x, y),
+        (Isa::Scalar, View::I16(x), ViewMut::I32(y)) => sum(zero_point_in, x, y),
+        _ => return Err(KernelError::Types { op: "GlobalSum" }),
+    }
+    Ok(())
+}
+
+fn sum<T: Activation>(zero_point: i32, input: &[T], output: &mut [i32]) {
+    output.fill(0);
+    for pixel in input.chunks_exact(output.len().max(1)) {
+        for (sum, x) in output.iter_mut().zip(pixel) {
+            *sum = sum.wrapping_add(x.to_i32().wrapping_sub(zero_point));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use std::vec;
+    use std::vec::Vec;
+
+    fn shape_of(input: Dims, window: Window) -> Option<PoolShape> {
+        let [h, w] = window.output(input)?;
+        Some(PoolShape { input, output: Dims { h, w, c: input.c }, window })
+    }
+
+    /// Elements under the window, by signed coordinates.
+    fn naive_elements(shape: &PoolShape, x: &[i8], oy: usize, ox: usize, c: usize) -> Vec<i8> {
+        let Window { kernel, stride, dilation, pad_before, .. } = shape.window;
+        let mut elements = vec![];
+        for ky in 0..kernel[0] {
+            for kx in 0..kernel[1] {
+                let y = (oy * stride[0] + ky * dilation[0]) as i64 - pad_before[0] as i64;
+                let xx = (ox * stride[1] + kx * dilation[1]) as i64 - pad_before[1] as i64;
+                if y >= 0 && xx >= 0 && y < shape.input.h as i64 && xx < shape.input.w as i64 {
+                    elements.push(x[(y as usize * shape.input.w + xx as usize) * shape.input.c + c]);
+                }
+            }
+        }
+        elements
+    }
+
+    #[test]
+    fn a_window_in_the_padding_alone_is_inconsistent() {
+        let window = Window { kernel: [2, 1], stride: [1, 1], dilation: [2, 1], pad_before: [1, 0], pad_after: [1, 0] };
+        assert!(!shape_of(Dims { h: 1, w: 1, c: 1 }, window).unwrap().is_consistent());
+        assert!(shape_of(Dims { h: 2, w: 1, c: 1 }, window).unwrap().is_consistent());
+        let far = Window { pad_before: [3, 0], ..window };
+        assert!(!shape_of(Dims { h: 4, w: 1, c: 1 }, far).unwrap().is_consistent());
+    }
+
+    #[test]
+    fn global_sum_is_exact() {
+        let x: Vec<i8> = vec![-128; 3 * 1000];
+        let mut out = [1, 2, 3];
+        let dims = Dims { h: 10, w: 100, c: 3 };
+        global_sum(Isa::Scalar, dims, 127, View::I8(&x), ViewMut::I32(&mut out)).unwrap();
+        assert_eq!(out, [-255_000; 3]);
+        global_sum(Isa::Scalar, dims, -7, View::I16(&[5; 3000]), ViewMut::I32(&mut out)).unwrap();
+        assert_eq!(out, [12_000; 3]);
+    }
+
+    #[test]
+    fn wrong_types_and_lengths_are_refused() {
+        let dims = Dims { h: 1, w: 1, c: 1 };
+        let types = global_sum(Isa::Scalar, dims, 0, View::I8(&[1]), ViewMut::I8(&mut [0]));
+        assert_eq!(types, Err(KernelError::Types { op: "GlobalSum" }));
+        let length = global_sum(Isa::Scalar, dims, 0, View::I8(&[1, 2]), ViewMut::I32(&mut [0]));
+        assert_eq!(length, Err(KernelError::Length { what: "input", found: 2, expected: 1 }));
+    }
+
+    proptest! {
+        #[test]
+        fn pools_equal_the_book(
+            (h, w, c) in (1usize..7, 1usize..7, 1usize..70),
+            kernel in [1usize..4, 1usize..4], stride in [1usize..3, 1usize..3], dilation in [1usize..3, 1usize..3],
+            pad_before in [0usize..3, 0usize..3], pad_after in [0usize..3, 0usize..3],
+            zero_point_in in any::<i8>(), zero_point in any::<i8>(), multiplier in 1i32..1 << 23,
+            count_pad in any::<bool>(), values in prop::collection::vec(any::<i8>(), 6 * 6 * 70),
+        ) {
+            let window = Window { kernel, stride, dilation, pad_before, pad_after };
+            let input = Dims { h, w, c };
+            let Some(shape) = shape_of(input, window) else { return Ok(()) };
+            let x = &values[..input.len()];
+            let at = |i: usize| (i / c / shape.output.w, i / c % shape.output.w, i % c);
+            let elements = |i| { let (oy, ox, c) = at(i); naive_elements(&shape, x, oy, ox, c) };
+            let all: Vec<Vec<i8>> = (0..shape.output.len()).map(elements).collect();
+            prop_assert_eq!(shape.is_consistent(), all.iter().all(|e| !e.is_empty()));
+            if !shape.is_consistent() {
+                return Ok(());
+            }
+            let mut out = vec![0i8; shape.output.len()];
+            max_pool(Isa::Scalar, &shape, View::I8(x), ViewMut::I8(&mut out)).unwrap();
+            let expected: Vec<i8> = all.iter().map(|e| *e.iter().max().unwrap()).collect();
+            prop_assert_eq!(&out, &expected);
+
+            let clamp = Clamp { zero_point: zero_point.into(), low: -100, high: 127 };
+            let params = AverageParams { count_pad, zero_point_in: zero_point_in.into(), multiplier, clamp };
+            average_pool(Isa::Scalar, &shape, &params, View::I8(x), ViewMut::I8(&mut out)).unwrap();
+            for (out, elements) in out.iter().zip(&all) {
+                let n = if count_pad { kernel[0] * kernel[1] } else { elements.len() } as i128;
+                let sum: i128 = elements.iter().map(|x| i128::from(*x) - i128::from(zero_point_in)).sum();
+                let (product, divisor) = (sum * i128::from(multiplier), n << 22);
+                let floor = product.div_euclid(divisor);
+                let twice = 2 * product.rem_euclid(divisor);
+                let up = twice > divisor || (twice == divisor && floor % 2 != 0);
+                let expected = (floor + i128::from(up) + i128::from(zero_point)).clamp(-100, 127);
+                prop_assert_eq!(i128::from(*out), expected);
+            }
+        }
+    }
+}

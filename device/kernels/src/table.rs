@@ -1,0 +1,35 @@
+//! Any function of one int8 value, as its 256 results.
+
+use crate::{Isa, KernelError, expect_len};
+
+/// `q = table[x + 128]`.
+///
+/// # Errors
+/// [`KernelError::Length`] if input and output differ in length.
+pub fn table(isa: Isa, table: &[i8; 256], input: &[i8], output: &mut [i8]) -> Result<(), KernelError> {
+    expect_len("output", output.len(), input.len())?;
+    match isa {
+        Isa::Scalar => {
+            // Flipping the sign bit adds 128 and stays within a byte, so no bound is left to check.
+            output.iter_mut().zip(input).for_each(|(out, x)| *out = table[usize::from(*x as u8 ^ 0x80)]);
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_value_finds_its_entry() {
+        let square = core::array::from_fn(|i| ((i * i) % 251) as u8 as i8);
+        let input: [i8; 256] = core::array::from_fn(|i| i as u8 as i8);
+        let mut output = [0; 256];
+        table(Isa::Scalar, &square, &input, &mut output).unwrap();
+        for (x, out) in input.iter().zip(output) {
+            assert_eq!(out, square[(i32::from(*x) + 128) as usize]);
+        }
+        assert!(table(Isa::Scalar, &square, &input, &mut output[1..]).is_err());
+    }
+}
