@@ -1,0 +1,201 @@
+//! From a bundle's graph, which nobody vouches for, to a program that cannot fail: every index, shape, type, range and
+//! blob is checked before anything runs.
+
+use graft_bundle::graph::{Graph, Step, Tensor};
+use graft_bundle::{Bundle, DataType};
+use graft_kernels::Isa;
+
+use crate::arena::{Lifetime, Plan};
+use crate::error::{Fault, LoadError, STEP_NAME_SHOWN};
+use crate::kernel::Kernel;
+use crate::lower::lower;
+use crate::program::{Program, ProgramStep, TensorInfo};
+
+/// Most steps of a graph; networks that fit a board have hundreds.
+pub const STEPS_MAX: usize = 16_384;
+/// Most bytes of one tensor.
+pub const TENSOR_BYTES_MAX: u64 = 1 << 28;
+/// Most bytes of the activation arena.
+pub const ARENA_BYTES_MAX: u64 = 1 << 30;
+/// Largest kernel size, stride, dilation or padding.
+pub const WINDOW_MAX: u32 = 4096;
+
+/// Names of the ops that this engine runs, as [`graft_bundle::Op::name`] spells them.
+pub const OPS: [&str; 18] = [
+    "Add",
+    "AveragePool",
+    "Concat",
+    "Conv",
+    "Dequantize",
+    "FloatBinary",
+    "FloatConv",
+    "FloatMean",
+    "FloatSoftmax",
+    "FloatUnary",
+    "GlobalSum",
+    "MaxPool",
+    "Mul",
+    "Quantize",
+    "Reshape",
+    "Table",
+    "Transpose",
+    "Upsample",
+];
+
+/// Checks everything and plans the memory.
+pub(crate) fn program_of(bundle: &Bundle, isa: Isa) -> Result<Program, LoadError> {
+    check_ops(&bundle.manifest().ops)?;
+    let graph = bundle.graph();
+    check_counts(graph)?;
+    for (id, tensor) in (0..).zip(&graph.tensors) {
+        check_tensor(tensor).map_err(|fault| LoadError::Tensor { tensor: id, fault })?;
+    }
+    let tensors: Vec<TensorInfo> = graph.tensors.iter().map(TensorInfo::new).collect();
+    check_ends(graph, &tensors, bundle.manifest().embedding_len)?;
+    check_order(graph)?;
+    let kernels: Vec<Kernel> = (graph.steps.iter())
+        .map(|step| lower(bundle, &tensors, step, isa).map_err(|fault| in_step(step, fault)))
+        .collect::<Result<_, _>>()?;
+    let plan = Plan::new(&lifetimes(graph, &tensors));
+    if plan.bytes() > ARENA_BYTES_MAX {
+        return Err(LoadError::Arena { found: plan.bytes(), limit: ARENA_BYTES_MAX });
+    }
+    let place = |id: &graft_bundle::TensorId| plan.places.get(id.0 as usize).copied();
+    let scratch_len = kernels.iter().map(Kernel::scratch_len).max().unwrap_or(0);
+    let steps = (graph.steps.iter().zip(kernels))
+        .filter_map(|(step, kernel)| {
+            Some(ProgramStep {
+                name: step.name.clone(),
+                op: step.op.name(),
+                kernel,
+                inputs: step.inputs.iter().filter_map(place).collect(),
+                output: place(&step.output)?,
+                tensor: step.output.0 as usize,
+            })
+        })
+        .collect();
+    let (inputs, outputs) = (vec![graph.input.0 as usize], vec![graph.output.0 as usize]);
+    Ok(Program { isa, tensors, steps, inputs, outputs, plan, scratch_len })
+}
+
+fn check_ops(ops: &[String]) -> Result<(), LoadError> {
+    let unknown = ops.iter().filter(|op| !OPS.contains(&op.as_str()));
+    let names: Vec<&str> = unknown.map(|op| shown(op)).collect();
+    if names.is_empty() { Ok(()) } else { Err(LoadError::UnknownOps { names: names.join(", ") }) }
+}
+
+fn check_counts(graph: &Graph) -> Result<(), LoadError> {
+    for (what, found, limit) in
+        [("steps", graph.steps.len(), STEPS_MAX), ("tensors", graph.tensors.len(), STEPS_MAX + 1)]
+    {
+        if found > limit {
+            return Err(LoadError::TooMany { what, found, limit });
+        }
+    }
+    Ok(())
+}
+
+fn check_tensor(tensor: &Tensor) -> Result<(), Fault> {
+    if tensor.n_elements() == 0 || tensor.bytes() > TENSOR_BYTES_MAX {
+        let allowed = format!("no zeros, at most {TENSOR_BYTES_MAX} bytes");
+        return Err(Fault::Shape { what: "it", found: tensor.shape, allowed });
+    }
+    if !(tensor.scale.is_finite() && tensor.scale > 0.0) {
+        return Err(Fault::Number { what: "scale", found: tensor.scale, allowed: "finite and above zero" });
+    }
+    let (low, high) = match tensor.data_type {
+        DataType::I8 | DataType::I16 => range_of(tensor.data_type),
+        DataType::I32 | DataType::F32 => (0, 0),
+    };
+    check_range("zero point", tensor.zero_point.into(), low.into(), high.into())
+}
+
+/// Smallest and largest activation of a type.
+pub(crate) fn range_of(data_type: DataType) -> (i32, i32) {
+    match data_type {
+        DataType::I8 => (i8::MIN.into(), i8::MAX.into()),
+        DataType::I16 => (i16::MIN.into(), i16::MAX.into()),
+        DataType::I32 | DataType::F32 => (i32::MIN, i32::MAX),
+    }
+}
+
+pub(crate) fn check_range(what: &'static str, found: i64, low: i64, high: i64) -> Result<(), Fault> {
+    if (low..=high).contains(&found) { Ok(()) } else { Err(Fault::Range { what, found, low, high }) }
+}
+
+/// The graph's input and output.
+fn check_ends(graph: &Graph, tensors: &[TensorInfo], embedding_len: u32) -> Result<(), LoadError> {
+    let n_tensors = tensors.len();
+    let end = |id: graft_bundle::TensorId, what: &'static str, types: &[DataType], allowed: &'static str| {
+        let fault = |fault| LoadError::Tensor { tensor: id.0, fault };
+        let info = tensors.get(id.0 as usize).ok_or_else(|| fault(Fault::NoTensor { found: id.0, n_tensors }))?;
+        let found = info.data_type;
+        if types.contains(&found) { Ok(info) } else { Err(fault(Fault::Type { what, found, allowed })) }
+    };
+    end(graph.input, "graph's input", &[DataType::I8], "I8")?;
+    let types = [DataType::I8, DataType::I16, DataType::I32];
+    let output = end(graph.output, "graph's output", &types, "I8, I16, I32")?;
+    let found = output.dims.len() as u64;
+    if found == u64::from(embedding_len) {
+        Ok(())
+    } else {
+        Err(LoadError::EmbeddingLen { found, expected: embedding_len.into() })
+    }
+}
+
+/// Every index exists; every tensor is written once, before it is read.
+fn check_order(graph: &Graph) -> Result<(), LoadError> {
+    let n_tensors = graph.tensors.len();
+    let mut written = vec![false; n_tensors];
+    if let Some(input) = written.get_mut(graph.input.0 as usize) {
+        *input = true;
+    }
+    for step in &graph.steps {
+        let no_tensor = |found| in_step(step, Fault::NoTensor { found, n_tensors });
+        for input in &step.inputs {
+            match written.get(input.0 as usize) {
+                Some(true) => {}
+                Some(false) => return Err(in_step(step, Fault::Unwritten { found: input.0 })),
+                None => return Err(no_tensor(input.0)),
+            }
+        }
+        let output = written.get_mut(step.output.0 as usize).ok_or_else(|| no_tensor(step.output.0))?;
+        if *output {
+            return Err(in_step(step, Fault::WrittenTwice { found: step.output.0 }));
+        }
+        *output = true;
+    }
+    match (0..).zip(&written).find(|(_, written)| !**written) {
+        Some((tensor, _)) => Err(LoadError::Tensor { tensor, fault: Fault::NeverWritten }),
+        None => Ok(()),
+    }
+}
+
+/// From the step that writes a tensor to the last one that reads it; the output stays.
+fn lifetimes(graph: &Graph, tensors: &[TensorInfo]) -> Vec<Lifetime> {
+    let lifetime = |info: &TensorInfo| Lifetime { data_type: info.data_type, len: info.dims.len(), steps: [0, 0] };
+    let mut lifetimes: Vec<Lifetime> = tensors.iter().map(lifetime).collect();
+    for (at, step) in graph.steps.iter().enumerate() {
+        if let Some(output) = lifetimes.get_mut(step.output.0 as usize) {
+            output.steps = [at, at];
+        }
+        for input in &step.inputs {
+            if let Some(input) = lifetimes.get_mut(input.0 as usize) {
+                input.steps[1] = at;
+            }
+        }
+    }
+    if let Some(output) = lifetimes.get_mut(graph.output.0 as usize) {
+        output.steps[1] = graph.steps.len();
+    }
+    lifetimes
+}
+
+fn in_step(step: &Step, fault: Fault) -> LoadError {
+    LoadError::Step { step: shown(&step.name).to_owned(), op: step.op.name(), fault }
+}
+
+/// The beginning of a name.
+fn shown(name: &str) -> &str {
+    name.char_indices().nth(STEP_NAME_SHOWN).and_then(|(end, _)| name.get(..end)).unwrap_or(name)
+}

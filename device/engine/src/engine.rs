@@ -1,0 +1,226 @@
+//! The engine: load once, embed often.
+
+use std::sync::Arc;
+
+use graft_bundle::{Bundle, TensorId};
+use graft_kernels::embed::{NoSignal, normalise};
+use graft_kernels::{Isa, KernelError, View};
+use tract_core::internal::*;
+
+use crate::check::program_of;
+use crate::error::{EmbedError, LoadError, SelfTestError};
+use crate::program::{Memory, Program, TensorInfo};
+use crate::region::{IntegerRegion, blank, fact, view_of};
+
+/// A loaded bundle, ready to run.
+pub struct Engine {
+    program: Arc<Program>,
+    state: TypedSimpleState,
+    /// Written in place for every inference.
+    input: Arc<Tensor>,
+    /// The backbone output minus its zero point, `[D]`.
+    x: Vec<i32>,
+    inv_scale: f64,
+}
+
+/// What one step costs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct StepCost<'a> {
+    /// Name of the ONNX node.
+    pub name: &'a str,
+    /// Name of the op.
+    pub op: &'static str,
+    /// Multiply-accumulates; 0 for all but convolutions.
+    pub n_macs: u64,
+}
+
+impl Engine {
+    /// Checks a bundle's graph, plans its memory and makes it ready, with the plain kernels.
+    ///
+    /// # Errors
+    /// [`LoadError`] naming the step that cannot be run, before anything runs.
+    pub fn load(bundle: &Bundle) -> Result<Engine, LoadError> {
+        Self::load_with(bundle, Isa::Scalar)
+    }
+
+    /// [`Engine::load`] with the kernels of `isa`; see [`crate::detect_isa`].
+    ///
+    /// # Errors
+    /// As [`Engine::load`].
+    pub fn load_with(bundle: &Bundle, isa: Isa) -> Result<Engine, LoadError> {
+        let program = Arc::new(program_of(bundle, isa)?);
+        let model = |error: TractError| LoadError::Model(format!("{error:#}"));
+        let state = state_of(&program).map_err(model)?;
+        let input = program.inputs.first().copied().unwrap_or_default();
+        let input = blank(&program, input).map_err(model)?;
+        let x = vec![0; bundle.manifest().embedding_len as usize];
+        Ok(Engine { program, state, input, x, inv_scale: bundle.manifest().inv_scale })
+    }
+
+    /// int8 values of an input.
+    pub fn input_len(&self) -> usize {
+        self.input.len()
+    }
+
+    /// Length D of an embedding.
+    pub fn embedding_len(&self) -> usize {
+        self.x.len()
+    }
+
+    /// Which kernels run.
+    pub fn isa(&self) -> Isa {
+        self.program.isa
+    }
+
+    /// Bytes of the activation arena.
+    pub fn arena_bytes(&self) -> u64 {
+        self.program.plan.bytes()
+    }
+
+    /// What each step costs, in execution order.
+    pub fn step_costs(&self) -> impl Iterator<Item = StepCost<'_>> {
+        self.program.steps.iter().map(|s| StepCost { name: &s.name, op: s.op, n_macs: s.kernel.n_macs() })
+    }
+
+    /// Runs the backbone and normalises its output into the embedding, `[D]`.
+    ///
+    /// Shapes: `tensor` `[H, W, C]` int8 as the bundle's input spec makes it. Allocates the result and nothing else.
+    ///
+    /// # Errors
+    /// [`EmbedError`] for a wrong length, or an output without direction.
+    pub fn embed(&mut self, tensor: &[i8]) -> Result<Vec<i8>, EmbedError> {
+        let saturated = self.run(tensor)?;
+        let mut embedding = vec![0; self.x.len()];
+        match normalise(&self.x, self.inv_scale, &mut embedding) {
+            Ok(()) if saturated => Err(EmbedError::Saturated),
+            Ok(()) => Ok(embedding),
+            Err(NoSignal::Zero) => Err(EmbedError::NoSignal),
+            Err(error) => Err(EmbedError::Engine(error.to_string())),
+        }
+    }
+
+    /// Runs the backbone: its integer output minus the zero point, `[D]`.
+    ///
+    /// # Errors
+    /// As [`Engine::embed`], but an output without direction is one, too.
+    pub fn output(&mut self, tensor: &[i8]) -> Result<Vec<i32>, EmbedError> {
+        self.run(tensor)?;
+        Ok(self.x.clone())
+    }
+
+    /// The real value of every tensor, input first, then in execution order; for reports. Runs the steps one by one
+    /// in memory of its own.
+    ///
+    /// # Errors
+    /// As [`Engine::output`].
+    pub fn trace(&mut self, tensor: &[i8]) -> Result<Vec<(TensorId, Vec<f32>)>, EmbedError> {
+        self.check_len(tensor)?;
+        let program = &self.program;
+        let mut memory = program.memory();
+        let mut values = Vec::with_capacity(program.steps.len() + 1);
+        let mut read = |memory: &Memory, tensor: usize| {
+            let place = program.place(tensor).and_then(|place| memory.arena.view(place));
+            let info = program.tensors.get(tensor);
+            let (Some(view), Some(info)) = (place, info) else {
+                return Err(EmbedError::Engine("tensor is not planned".to_owned()));
+            };
+            values.push((TensorId(tensor as u32), real_values(view, info)));
+            Ok(())
+        };
+        for input in &program.inputs {
+            program.write_input(&mut memory, *input, View::I8(tensor)).map_err(failed)?;
+            read(&memory, *input)?;
+        }
+        for step in &program.steps {
+            program.run_step(&mut memory, step).map_err(failed)?;
+            read(&memory, step.tensor)?;
+        }
+        Ok(values)
+    }
+
+    /// Runs the bundle's own cases and compares every byte; returns how many there are.
+    ///
+    /// # Errors
+    /// [`SelfTestError`] of the first case that fails.
+    pub fn self_test(&mut self, bundle: &Bundle) -> Result<u32, SelfTestError> {
+        for (case, test) in (0..).zip(&bundle.manifest().self_tests) {
+            let unreadable = SelfTestError::Unreadable { case };
+            let Some(input) = bundle.self_test_input(test) else { return Err(unreadable) };
+            let Some(expected) = bundle.blob(test.expected) else { return Err(unreadable) };
+            let input: Vec<i8> = input.into_iter().map(|byte| byte as i8).collect();
+            let embedding = self.embed(&input).map_err(|error| SelfTestError::Embed { case, error })?;
+            if expected.len() != embedding.len() {
+                return Err(unreadable);
+            }
+            let n_bytes = embedding.iter().zip(expected).filter(|(found, byte)| **found != **byte as i8).count() as u32;
+            if n_bytes > 0 {
+                return Err(SelfTestError::Differs { case, n_bytes, embedding_len: embedding.len() as u32 });
+            }
+        }
+        Ok(bundle.manifest().self_tests.len() as u32)
+    }
+
+    fn check_len(&self, tensor: &[i8]) -> Result<(), EmbedError> {
+        let (found, expected) = (tensor.len(), self.input.len());
+        if found == expected { Ok(()) } else { Err(EmbedError::InputLength { found, expected }) }
+    }
+
+    /// Leaves the output minus its zero point in `self.x`; true if every element of it is at an end of its type.
+    fn run(&mut self, tensor: &[i8]) -> Result<bool, EmbedError> {
+        self.check_len(tensor)?;
+        let engine = |error: TractError| EmbedError::Engine(format!("{error:#}"));
+        // The last inference has let go of it, unless it failed half-way.
+        if Arc::get_mut(&mut self.input).is_none() {
+            let input = self.program.inputs.first().copied().unwrap_or_default();
+            self.input = blank(&self.program, input).map_err(engine)?;
+        }
+        let input = Arc::get_mut(&mut self.input).ok_or_else(|| EmbedError::Engine("input is shared".to_owned()))?;
+        let mut plain = input.try_as_plain_ram_mut().map_err(engine)?;
+        plain.as_slice_mut::<i8>().map_err(engine)?.copy_from_slice(tensor);
+        let outputs = self.state.run(tvec!(TValue::from_const(self.input.clone()))).map_err(engine)?;
+        let output = outputs.first().ok_or_else(|| EmbedError::Engine("no output".to_owned()))?;
+        let tensor = self.program.outputs.first().and_then(|tensor| self.program.tensors.get(*tensor));
+        let zero_point = tensor.map_or(0, |tensor| tensor.zero_point);
+        let mut saturated = true;
+        macro_rules! centre {
+            ($values:expr, $type:ty) => {
+                for (x, value) in self.x.iter_mut().zip($values) {
+                    saturated &= *value == <$type>::MIN || *value == <$type>::MAX;
+                    *x = i32::from(*value).wrapping_sub(zero_point);
+                }
+            };
+        }
+        match view_of(output).map_err(engine)? {
+            View::I8(values) => centre!(values, i8),
+            View::I16(values) => centre!(values, i16),
+            View::I32(values) => centre!(values, i32),
+            View::F32(_) => return Err(EmbedError::Engine("output is float".to_owned())),
+        }
+        Ok(saturated)
+    }
+}
+
+/// source -> region -> output.
+fn state_of(program: &Arc<Program>) -> TractResult<TypedSimpleState> {
+    let mut model = TypedModel::default();
+    let sources = (program.inputs.iter().enumerate())
+        .map(|(i, tensor)| model.add_source(format!("input {i}"), fact(program, *tensor)?))
+        .collect::<TractResult<TVec<OutletId>>>()?;
+    let outputs = model.wire_node("integers", IntegerRegion { program: program.clone() }, &sources)?;
+    model.select_output_outlets(&outputs)?;
+    TypedSimpleState::new(&TypedSimplePlan::new(model)?)
+}
+
+fn failed(error: KernelError) -> EmbedError {
+    EmbedError::Engine(error.to_string())
+}
+
+fn real_values(view: View<'_>, info: &TensorInfo) -> Vec<f32> {
+    let real = |q: i32| (f64::from(q.wrapping_sub(info.zero_point)) * info.scale) as f32;
+    match view {
+        View::I8(values) => values.iter().map(|q| real((*q).into())).collect(),
+        View::I16(values) => values.iter().map(|q| real((*q).into())).collect(),
+        View::I32(values) => values.iter().map(|q| real(*q)).collect(),
+        View::F32(values) => values.to_vec(),
+    }
+}

@@ -1,0 +1,104 @@
+//! One checked step, ready to run: the kernel's parameters, owned.
+
+use graft_kernels::add::{AddParams, add};
+use graft_kernels::conv::{ConvParams, ConvShape, conv};
+use graft_kernels::float::{self, Binary, Unary};
+use graft_kernels::mul::{MulParams, mul};
+use graft_kernels::pool::{AverageParams, PoolShape, average_pool, global_sum, max_pool};
+use graft_kernels::shape::{concat_part, reshape, transpose, upsample};
+use graft_kernels::table::table;
+use graft_kernels::{Clamp, Dims, Isa, KernelError, Requantize, View, ViewMut};
+
+use crate::arena::{Place, Rest};
+
+/// Op with everything that does not change between inferences.
+#[derive(Clone, Debug)]
+pub(crate) enum Kernel {
+    Conv { shape: ConvShape, packed: Vec<i16>, bias: Vec<i32>, multipliers: Vec<i32>, zero_point_in: i32, clamp: Clamp },
+    Add { dims: [Dims; 2], params: AddParams },
+    Mul { dims: [Dims; 2], params: MulParams },
+    AveragePool { shape: PoolShape, params: AverageParams },
+    GlobalSum { dims: Dims, zero_point_in: i32 },
+    MaxPool { shape: PoolShape },
+    Table { table: Box<[i8; 256]> },
+    Concat { axis: usize, parts: Vec<Part>, whole: Dims },
+    Upsample { dims: Dims, factor: [usize; 2] },
+    Reshape,
+    Transpose { dims: Dims, axes: [usize; 3] },
+    Dequantize { scale: f32, zero_point: i32 },
+    Quantize { inv_scale: f32, clamp: Clamp },
+    FloatUnary { function: Unary },
+    FloatBinary { function: Binary, dims: [Dims; 2] },
+    FloatConv { shape: ConvShape, weights: Vec<f32>, bias: Vec<f32> },
+    FloatSoftmax { dims: Dims },
+    FloatMean { dims: Dims },
+}
+
+/// One input of a concatenation.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Part {
+    pub dims: Dims,
+    /// Where it begins along the axis.
+    pub at: usize,
+}
+
+impl Kernel {
+    /// Multiply-accumulates of convolutions; other ops cost next to nothing and count none.
+    pub(crate) fn n_macs(&self) -> u64 {
+        match self {
+            Self::Conv { shape, .. } | Self::FloatConv { shape, .. } => shape.n_macs(),
+            _ => 0,
+        }
+    }
+
+    /// i16 values of scratch.
+    pub(crate) fn scratch_len(&self) -> usize {
+        if let Self::Conv { shape, .. } = self { shape.scratch_len() } else { 0 }
+    }
+
+    /// Runs it on tensors of the arena.
+    pub(crate) fn run(
+        &self,
+        isa: Isa,
+        inputs: &[Place],
+        rest: &Rest<'_>,
+        scratch: &mut [i16],
+        mut output: ViewMut<'_>,
+    ) -> Result<(), KernelError> {
+        let input = |i: usize| -> Result<View<'_>, KernelError> {
+            inputs.get(i).and_then(|place| rest.view(*place)).ok_or(KernelError::Shapes { op: "arena" })
+        };
+        match self {
+            Self::Conv { shape, packed, bias, multipliers, zero_point_in, clamp } => {
+                let requantize = Requantize { multipliers, clamp: *clamp };
+                let params = ConvParams { packed, bias, zero_point_in: *zero_point_in, requantize };
+                conv(isa, shape, &params, input(0)?, scratch, output)
+            }
+            Self::Add { dims, params } => add(isa, *dims, params, input(0)?, input(1)?, output),
+            Self::Mul { dims, params } => mul(isa, *dims, params, input(0)?, input(1)?, output),
+            Self::AveragePool { shape, params } => average_pool(isa, shape, params, input(0)?, output),
+            Self::GlobalSum { dims, zero_point_in } => global_sum(isa, *dims, *zero_point_in, input(0)?, output),
+            Self::MaxPool { shape } => max_pool(isa, shape, input(0)?, output),
+            Self::Table { table: entries } => match (input(0)?, output) {
+                (View::I8(x), ViewMut::I8(y)) => table(isa, entries, x, y),
+                _ => Err(KernelError::Types { op: "Table" }),
+            },
+            Self::Concat { axis, parts, whole } => {
+                for (i, part) in parts.iter().enumerate() {
+                    concat_part(isa, *axis, part.at, part.dims, input(i)?, *whole, output.reborrow())?;
+                }
+                Ok(())
+            }
+            Self::Upsample { dims, factor } => upsample(isa, *dims, *factor, input(0)?, output),
+            Self::Reshape => reshape(isa, input(0)?, output),
+            Self::Transpose { dims, axes } => transpose(isa, *dims, *axes, input(0)?, output),
+            Self::Dequantize { scale, zero_point } => float::dequantize(isa, *scale, *zero_point, input(0)?, output),
+            Self::Quantize { inv_scale, clamp } => float::quantize(isa, *inv_scale, *clamp, input(0)?, output),
+            Self::FloatUnary { function } => float::unary(isa, *function, input(0)?, output),
+            Self::FloatBinary { function, dims } => float::binary(isa, *function, *dims, input(0)?, input(1)?, output),
+            Self::FloatConv { shape, weights, bias } => float::conv(isa, shape, weights, bias, input(0)?, output),
+            Self::FloatSoftmax { dims } => float::softmax(isa, *dims, input(0)?, output),
+            Self::FloatMean { dims } => float::mean(isa, *dims, input(0)?, output),
+        }
+    }
+}

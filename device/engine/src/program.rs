@@ -1,0 +1,93 @@
+//! A checked and planned graph: everything that inferences share.
+
+use graft_bundle::graph::{DataType, Tensor};
+use graft_kernels::{Dims, Isa, KernelError, View};
+
+use crate::arena::{Arena, Place, Plan};
+use crate::kernel::Kernel;
+
+/// A tensor whose sizes were checked.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct TensorInfo {
+    pub dims: Dims,
+    /// `dims` as the graph has them.
+    pub shape: [u32; 3],
+    pub data_type: DataType,
+    pub scale: f64,
+    pub zero_point: i32,
+}
+
+impl TensorInfo {
+    pub(crate) fn new(tensor: &Tensor) -> Self {
+        let [h, w, c] = tensor.shape.map(|size| size as usize);
+        let Tensor { shape, data_type, scale, zero_point } = *tensor;
+        Self { dims: Dims { h, w, c }, shape, data_type, scale, zero_point }
+    }
+}
+
+/// A checked step.
+#[derive(Clone, Debug)]
+pub(crate) struct ProgramStep {
+    pub name: String,
+    pub op: &'static str,
+    pub kernel: Kernel,
+    pub inputs: Vec<Place>,
+    pub output: Place,
+    /// Index of the tensor at `output`.
+    pub tensor: usize,
+}
+
+/// Steps with their memory plan.
+///
+/// Inputs and outputs are lists, so that a graph can be cut into several programs with other ops between them; today
+/// one program has one of each.
+#[derive(Debug)]
+pub(crate) struct Program {
+    pub isa: Isa,
+    pub tensors: Vec<TensorInfo>,
+    pub steps: Vec<ProgramStep>,
+    /// Indices of tensors that the caller writes.
+    pub inputs: Vec<usize>,
+    /// Indices of tensors that the caller reads.
+    pub outputs: Vec<usize>,
+    pub plan: Plan,
+    pub scratch_len: usize,
+}
+
+/// What one running program writes to; made once, reused.
+#[derive(Clone)]
+pub(crate) struct Memory {
+    pub arena: Arena,
+    scratch: Vec<i16>,
+}
+
+impl Program {
+    pub(crate) fn memory(&self) -> Memory {
+        Memory { arena: Arena::new(&self.plan), scratch: vec![0; self.scratch_len] }
+    }
+
+    pub(crate) fn place(&self, tensor: usize) -> Option<Place> {
+        self.plan.places.get(tensor).copied()
+    }
+
+    /// Copies an input into its place.
+    pub(crate) fn write_input(&self, memory: &mut Memory, tensor: usize, values: View<'_>) -> Result<(), KernelError> {
+        let place = self.place(tensor).ok_or(NOT_PLANNED)?;
+        let (_, target) = memory.arena.split(place).ok_or(NOT_PLANNED)?;
+        graft_kernels::shape::reshape(self.isa, values, target)
+    }
+
+    /// Runs one step; its inputs are in place.
+    pub(crate) fn run_step(&self, memory: &mut Memory, step: &ProgramStep) -> Result<(), KernelError> {
+        let (rest, output) = memory.arena.split(step.output).ok_or(NOT_PLANNED)?;
+        step.kernel.run(self.isa, &step.inputs, &rest, &mut memory.scratch, output)
+    }
+
+    /// Runs all steps; allocates nothing.
+    pub(crate) fn run(&self, memory: &mut Memory) -> Result<(), KernelError> {
+        self.steps.iter().try_for_each(|step| self.run_step(memory, step))
+    }
+}
+
+/// A place outside the arena: the plan and the program are not of one graph.
+const NOT_PLANNED: KernelError = KernelError::Shapes { op: "arena" };
