@@ -1,0 +1,337 @@
+//! A trained head: a pure function of a sample set.
+
+use alloc::vec::Vec;
+
+use graft_wire::message::{ChoiceReason, HeadChoice, HeadKind};
+use graft_wire::{Digest, Label, SpaceId};
+
+use crate::auto;
+use crate::format::{self, HeadFormatError};
+use crate::ncm::Ncm;
+use crate::ridge::{Ridge, System};
+use crate::set::SampleSet;
+use crate::sums::ClassSums;
+use crate::training::{TrainError, Training};
+use crate::vector::argmax;
+
+/// What was learned, and from what.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Head {
+    pub(crate) space: SpaceId,
+    pub(crate) set_digest: Digest,
+    pub(crate) n_samples: u32,
+    pub(crate) reason: ChoiceReason,
+    pub(crate) balanced_accuracy: Option<f64>,
+    pub(crate) embedding_len: usize,
+    /// Ascending by UTF-8 bytes.
+    pub(crate) labels: Vec<Label>,
+    pub(crate) model: Model,
+}
+
+/// The numbers of a head.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum Model {
+    Ncm(Ncm),
+    Ridge { ridge: Ridge, lambda_rel: f64 },
+}
+
+/// The outcome of [`Head::classify`].
+#[derive(Clone, Debug, PartialEq)]
+pub struct Classified {
+    /// Index into [`Head::classes`]; ties go to the smaller label.
+    pub best: usize,
+    /// Per class, `[C]`. Nearest class mean: cosine in -1..=1. Ridge: regression output, which sums to 1.
+    pub scores: Vec<f64>,
+}
+
+impl Head {
+    /// Trains on the class samples of `set`. The same set gives the same bytes on every CPU.
+    ///
+    /// # Errors
+    /// [`TrainError`] under two classes, over the cap of classes, or if nothing distinguishes them.
+    pub fn train(set: &SampleSet, choice: HeadChoice) -> Result<Self, TrainError> {
+        let training = Training::of(set)?;
+        let means = ClassSums::of(&training).means();
+        let named = |kind| auto::Choice { kind, reason: ChoiceReason::Named, balanced_accuracy: None };
+        let (choice, solved) = match choice {
+            HeadChoice::Ncm => (named(HeadKind::Ncm), None),
+            HeadChoice::Ridge => {
+                let system = System::new(&training, &means)?;
+                let lambda_rel = system.choose_lambda()?;
+                (named(HeadKind::Ridge), Some((system.fit(lambda_rel)?, lambda_rel)))
+            }
+            HeadChoice::Auto => auto::choose(&training, &means)?,
+        };
+        let model = match solved {
+            Some((ridge, lambda_rel)) => Model::Ridge { ridge, lambda_rel },
+            None => Model::Ncm(Ncm::fit(&means).ok_or_else(|| training.no_spread())?),
+        };
+        Ok(Self {
+            space: set.space(),
+            set_digest: set.digest(),
+            n_samples: training.samples.len() as u32,
+            reason: choice.reason,
+            balanced_accuracy: choice.balanced_accuracy,
+            embedding_len: training.embedding_len,
+            labels: training.labels.into_iter().cloned().collect(),
+            model,
+        })
+    }
+
+    /// Scores an int8 `[D]` embedding against every class.
+    ///
+    /// The caller checks the length against [`Self::embedding_len`]: of a longer slice the rest is ignored, a shorter
+    /// one is filled with zeros.
+    pub fn classify(&self, embedding: &[i8]) -> Classified {
+        let mut filled = Vec::new();
+        let embedding = match embedding.get(..self.embedding_len) {
+            Some(embedding) => embedding,
+            None => {
+                filled.extend_from_slice(embedding);
+                filled.resize(self.embedding_len, 0);
+                &filled
+            }
+        };
+        let scores = match &self.model {
+            Model::Ncm(ncm) => ncm.scores(embedding),
+            Model::Ridge { ridge, .. } => ridge.scores(embedding),
+        };
+        Classified { best: argmax(&scores), scores }
+    }
+
+    /// The head as bytes; [`format`](mod@crate::format) describes them.
+    pub fn encode(&self) -> Vec<u8> {
+        format::encode(self)
+    }
+
+    /// Reads a head and checks every length and number in it.
+    ///
+    /// # Errors
+    /// [`HeadFormatError`] for anything that [`Self::encode`] would not have written.
+    pub fn decode(bytes: &[u8]) -> Result<Self, HeadFormatError> {
+        format::decode(bytes)
+    }
+
+    /// BLAKE3 of the encoded head: its version.
+    pub fn digest(&self) -> Digest {
+        Digest::of(&self.encode())
+    }
+
+    /// What it is.
+    pub fn kind(&self) -> HeadKind {
+        match self.model {
+            Model::Ncm(_) => HeadKind::Ncm,
+            Model::Ridge { .. } => HeadKind::Ridge,
+        }
+    }
+
+    /// Space whose embeddings it takes.
+    pub fn space(&self) -> SpaceId {
+        self.space
+    }
+
+    /// Digest of the set it was trained on, see [`SampleSet::digest`].
+    pub fn set_digest(&self) -> Digest {
+        self.set_digest
+    }
+
+    /// Class samples it was trained on; negatives are not among them.
+    pub fn n_samples(&self) -> u32 {
+        self.n_samples
+    }
+
+    /// Classes it knows, ascending by UTF-8 bytes.
+    pub fn classes(&self) -> &[Label] {
+        &self.labels
+    }
+
+    /// D, the components of an embedding.
+    pub fn embedding_len(&self) -> usize {
+        self.embedding_len
+    }
+
+    /// Relative ridge strength; None for nearest class mean.
+    pub fn lambda_rel(&self) -> Option<f64> {
+        match self.model {
+            Model::Ncm(_) => None,
+            Model::Ridge { lambda_rel, .. } => Some(lambda_rel),
+        }
+    }
+
+    /// Why it is of this kind.
+    pub fn reason(&self) -> ChoiceReason {
+        self.reason
+    }
+
+    /// Balanced accuracy in 0..=1 behind the choice; None where heads were not compared.
+    pub fn balanced_accuracy(&self) -> Option<f64> {
+        self.balanced_accuracy
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::synthetic;
+    use alloc::format;
+    use alloc::string::ToString;
+    use proptest::prelude::*;
+
+    const CHOICES: [HeadChoice; 3] = [HeadChoice::Ncm, HeadChoice::Ridge, HeadChoice::Auto];
+
+    /// BLAKE3 of the bytes of heads of fixed sets: the same on every CPU, or a head is not a function of its set.
+    #[test]
+    fn bytes_of_fixed_sets_are_golden() {
+        let hashes = |n_classes, shots, d| {
+            let set = synthetic::clusters(n_classes, shots, d, 42);
+            CHOICES.map(|choice| format!("{:.16}", Head::train(&set, choice).unwrap().digest()))
+        };
+        // Fewer samples than components, more samples than components, one shot.
+        assert_eq!(hashes(5, 20, 128), ["46d497f17dd32e35", "a66c33ebee199c5a", "ebaf4e3354de0ea1"]);
+        assert_eq!(hashes(4, 20, 32), ["04960fd8feafefc6", "593abe9519b7eb85", "b738cbdaddb26a31"]);
+        assert_eq!(hashes(3, 1, 64), ["bbbc0624b90750b5", "16a1ff5206cec4e8", "ed2a84c396bd8a4b"]);
+    }
+
+    #[test]
+    fn heads_learn_their_set() {
+        let set = synthetic::clusters(4, 10, 64, 3);
+        for choice in CHOICES {
+            let head = Head::train(&set, choice).unwrap();
+            let right = |meta: &graft_wire::SampleMeta, x| head.classes()[head.classify(x).best] == meta.label;
+            assert!(set.live().all(|(_, meta, embedding)| right(meta, embedding)), "{choice:?}");
+        }
+    }
+
+    #[test]
+    fn primal_and_dual_give_the_same_scores() {
+        // 36 samples of 24 components take the primal way; padded with zeros to 64, the same samples take the dual way.
+        let rows = synthetic::rows(3, 12, 24, 5);
+        let wide: Vec<(u32, Vec<i8>)> =
+            rows.iter().map(|(class, row)| (*class, row.iter().copied().chain([0; 40]).collect())).collect();
+        let (primal, dual) = (synthetic::set_of(&rows), synthetic::set_of(&wide));
+        let (a, b) = (Head::train(&primal, HeadChoice::Ridge).unwrap(), Head::train(&dual, HeadChoice::Ridge).unwrap());
+        assert_eq!(a.lambda_rel(), b.lambda_rel());
+        for ((_, row), (_, wide)) in rows.iter().zip(&wide) {
+            let (a, b) = (a.classify(row).scores, b.classify(wide).scores);
+            assert!(a.iter().zip(&b).all(|(a, b)| (a - b).abs() < 1e-6), "{a:?} {b:?}");
+            assert!((a.iter().sum::<f64>() - 1.0).abs() < 1e-5);
+        }
+    }
+
+    #[test]
+    fn a_single_shot_beside_many_is_still_predicted() {
+        let rows = synthetic::rows_with_noise(3, 20, 64, 11, 10);
+        let head = Head::train(&synthetic::set_of(&rows[..41]), HeadChoice::Ridge).unwrap();
+        let right = rows[41..].iter().filter(|(_, row)| head.classify(row).best == 2).count();
+        assert!(right >= 15, "{right} of 19");
+    }
+
+    #[test]
+    fn auto_says_why() {
+        let one_shot = Head::train(&synthetic::clusters(4, 1, 64, 3), HeadChoice::Auto).unwrap();
+        assert_eq!((one_shot.kind(), one_shot.reason()), (HeadKind::Ncm, ChoiceReason::OneShot));
+        assert_eq!(one_shot.balanced_accuracy(), None);
+        let rows = synthetic::rows(3, 10, 64, 3);
+        let one_beside_many = Head::train(&synthetic::set_of(&rows[..21]), HeadChoice::Auto).unwrap();
+        assert_eq!((one_beside_many.kind(), one_beside_many.reason()), (HeadKind::Ncm, ChoiceReason::OneShot));
+        let set = synthetic::clusters(4, 6, 64, 3);
+        let by_session = Head::train(&set, HeadChoice::Auto).unwrap();
+        assert_eq!(by_session.reason(), ChoiceReason::BestBySession);
+        let accuracy = crate::evaluate(&set, HeadChoice::Auto).unwrap().summary.balanced_accuracy;
+        assert_eq!(by_session.balanced_accuracy(), Some(accuracy));
+    }
+
+    #[test]
+    fn auto_breaks_a_tie_by_the_number_of_shots() {
+        let kind = |shots| {
+            let rows = synthetic::rows_with_noise(3, shots, 64, 1, 1);
+            let head = Head::train(&synthetic::set_of(&rows), HeadChoice::Auto).unwrap();
+            assert_eq!(head.balanced_accuracy(), Some(1.0));
+            head.kind()
+        };
+        assert_eq!((kind(4), kind(5)), (HeadKind::Ncm, HeadKind::Ridge));
+    }
+
+    #[test]
+    fn ridge_without_a_vote_takes_lambda_one() {
+        let head = Head::train(&synthetic::clusters(4, 1, 64, 3), HeadChoice::Ridge).unwrap();
+        assert_eq!(head.lambda_rel(), Some(1.0));
+    }
+
+    #[test]
+    fn lambdas_that_do_equally_well_tie_to_the_largest() {
+        let rows = synthetic::rows_with_noise(3, 6, 64, 1, 1);
+        let head = Head::train(&synthetic::set_of(&rows), HeadChoice::Ridge).unwrap();
+        assert_eq!(head.lambda_rel(), Some(100.0));
+    }
+
+    #[test]
+    fn equal_classes_tie_to_the_smaller_label() {
+        let rows: Vec<(u32, Vec<i8>)> =
+            [(0, [9, 1]), (1, [9, 1]), (2, [1, 9])].map(|(c, row)| (c, row.to_vec())).into();
+        for choice in [HeadChoice::Ncm, HeadChoice::Ridge] {
+            let classified = Head::train(&synthetic::set_of(&rows), choice).unwrap().classify(&[9, 1]);
+            assert_eq!(classified.scores[0], classified.scores[1], "{choice:?}");
+            assert_eq!(classified.best, 0);
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_told_apart_is_refused() {
+        let one = synthetic::clusters(1, 3, 8, 1);
+        let error = Head::train(&one, HeadChoice::Ncm).unwrap_err();
+        assert_eq!(error.to_string(), "set has 1 classes with 3 samples; at least 2 classes are needed");
+        let same: Vec<(u32, Vec<i8>)> = (0..6).map(|i| (i % 2, [5, 6, 7].to_vec())).collect();
+        for choice in [HeadChoice::Ncm, HeadChoice::Ridge, HeadChoice::Auto] {
+            let error = Head::train(&synthetic::set_of(&same), choice).unwrap_err();
+            let expected = "embeddings of all 2 classes (6 samples) have the same mean; they must differ";
+            assert_eq!(error.to_string(), expected, "{choice:?}");
+        }
+    }
+
+    #[test]
+    fn a_wrong_length_does_not_panic() {
+        let head = Head::train(&synthetic::clusters(2, 3, 8, 1), HeadChoice::Ncm).unwrap();
+        assert_eq!(head.classify(&[1; 9]), head.classify(&[1; 8]));
+        assert_eq!(head.classify(&[]), head.classify(&[0; 8]));
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(40))]
+
+        /// The same samples in any order, the same bits.
+        #[test]
+        fn order_of_arrival_does_not_matter(order in Just((0..18u32).collect::<Vec<_>>()).prop_shuffle(), d in 4usize..40) {
+            let rows = synthetic::rows(3, 6, d, 17);
+            let mut shuffled = SampleSet::new(synthetic::SPACE, d);
+            for number in order {
+                let (class, row) = &rows[number as usize];
+                shuffled.insert(synthetic::meta(*class, number), row).unwrap();
+            }
+            let sorted = synthetic::set_of(&rows);
+            for choice in CHOICES {
+                let bytes = |set: &SampleSet| Head::train(set, choice).unwrap().encode();
+                prop_assert_eq!(bytes(&sorted), bytes(&shuffled));
+            }
+        }
+
+        /// Two boards merged know what one board that saw everything knows.
+        #[test]
+        fn merge_equals_training_on_the_union(split in proptest::collection::vec(0..3u8, 18)) {
+            let rows = synthetic::rows(3, 6, 20, 17);
+            let mut boards = [SampleSet::new(synthetic::SPACE, 20), SampleSet::new(synthetic::SPACE, 20)];
+            for (number, ((class, row), to)) in rows.iter().zip(split).enumerate() {
+                for (board, set) in boards.iter_mut().enumerate() {
+                    if to == 2 || usize::from(to) == board {
+                        set.insert(synthetic::meta(*class, number as u32), row).unwrap();
+                    }
+                }
+            }
+            let [mut merged, other] = boards;
+            merged.merge(&other).unwrap();
+            let all = synthetic::set_of(&rows);
+            let bytes = |set: &SampleSet| Head::train(set, HeadChoice::Ridge).unwrap().encode();
+            prop_assert_eq!(bytes(&merged), bytes(&all));
+        }
+    }
+}

@@ -1,0 +1,42 @@
+//! What a board knows and what it learns from it: a set of labelled int8 embeddings, and heads as pure functions of
+//! that set.
+//!
+//! `no_std` with `alloc`, no I/O, no clock. From the top down:
+//!
+//! - [`set`]: the sample set; merge is union, removal is final, nothing depends on order;
+//! - [`head`]: training, classification, and the bytes of a head ([`format`](mod@format));
+//! - [`mod@evaluate`]: leave-one-session-out and leave-one-out; `auto` chooses a head with it;
+//! - `ncm`, `ridge`: the two solvers, on integer sums (`sums`) and one symmetric factorisation (`tridiagonal`).
+//!
+//! Same set, same bits, on every CPU: sums are integers, centring happens in integers, and all that is floating
+//! point runs in one written-down order (ascending sample id, labels by UTF-8 bytes) with nothing but correctly
+//! rounded operations: `+ - * /`, `libm::sqrt`, never a fused multiply-add.
+#![no_std]
+#![deny(clippy::unwrap_used)]
+#![cfg_attr(test, allow(clippy::unwrap_used))]
+
+extern crate alloc;
+#[cfg(test)]
+extern crate std;
+
+mod auto;
+pub mod evaluate;
+mod folds;
+pub mod format;
+pub mod head;
+mod leave_out;
+mod ncm;
+mod ridge;
+pub mod set;
+mod sums;
+#[cfg(test)]
+mod synthetic;
+mod training;
+mod tridiagonal;
+mod vector;
+
+pub use evaluate::{EvaluateError, Evaluation, evaluate, wilson_interval};
+pub use format::HeadFormatError;
+pub use head::{Classified, Head};
+pub use set::{Inserted, MergeCounts, SampleSet, SetError};
+pub use training::TrainError;

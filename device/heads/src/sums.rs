@@ -1,0 +1,267 @@
+//! Exact sums of int8 embeddings, and centring in wider integers.
+//!
+//! Class sums are i64, so they do not depend on order and a fold's sums are the whole minus the fold, bit for bit.
+//! A class mean is its sum divided by its count, rounded once to a step of 2^-32; from there to the centred value
+//! everything is integer, so classes with the same mean differ by exactly zero. With |component| <= 127, C <= 4096
+//! and D <= 8192 the bounds are: class mean 2^39 steps, sum over classes 2^51, both exact in f64 as well; products of
+//! two centred embeddings 2^117, in i128.
+
+use alloc::vec;
+use alloc::vec::Vec;
+
+use crate::training::Training;
+
+/// Steps per unit of a class mean.
+const STEPS: i64 = 1 << STEP_BITS;
+const STEP_BITS: u32 = 32;
+/// Longest slice whose dot product fits i32: 127 * 127 * 2^17 < 2^31.
+const DOT_LEN_MAX: usize = 1 << 17;
+
+/// Integer dot product; |component| <= 127 and at most 2^17 of them, so nothing wraps.
+pub(crate) fn dot_i8(a: &[i8], b: &[i8]) -> i32 {
+    debug_assert!(a.len() == b.len() && a.len() <= DOT_LEN_MAX);
+    // Wrapping operations keep the loop free of checks, so that it becomes vector code in every profile.
+    let products = a.iter().zip(b).map(|(x, y)| i32::from(i16::from(*x).wrapping_mul(i16::from(*y))));
+    products.fold(0, i32::wrapping_add)
+}
+
+/// Integer dot product of any length.
+fn dot_long(a: &[i8], b: &[i8]) -> i64 {
+    a.chunks(DOT_LEN_MAX).zip(b.chunks(DOT_LEN_MAX)).map(|(a, b)| i64::from(dot_i8(a, b))).sum()
+}
+
+/// `numerator / denominator` in steps of 2^-32, rounded to nearest, ties up. `denominator` > 0, |quotient| < 2^30.
+fn divide(numerator: i64, denominator: u32) -> i64 {
+    let denominator = i64::from(denominator);
+    let (quotient, rest) = (numerator.div_euclid(denominator), numerator.rem_euclid(denominator));
+    // rest < 2^32, so its shifted value needs one bit more than i64 has.
+    let fraction = ((rest as u64) << STEP_BITS).saturating_add(denominator as u64 / 2) / denominator as u64;
+    (quotient << STEP_BITS) + fraction as i64
+}
+
+/// Sums of embeddings per class.
+#[derive(Clone)]
+pub(crate) struct ClassSums {
+    embedding_len: usize,
+    /// Samples per class, `[C]`.
+    counts: Vec<u32>,
+    /// `[C, D]`.
+    sums: Vec<i64>,
+}
+
+impl ClassSums {
+    pub fn of(training: &Training<'_>) -> Self {
+        let (n_classes, embedding_len) = (training.n_classes(), training.embedding_len);
+        let mut sums = vec![0i64; n_classes * embedding_len];
+        for sample in &training.samples {
+            let row = &mut sums[sample.class * embedding_len..][..embedding_len];
+            for (sum, component) in row.iter_mut().zip(sample.embedding) {
+                *sum = sum.wrapping_add(i64::from(*component));
+            }
+        }
+        Self { embedding_len, counts: training.counts.clone(), sums }
+    }
+
+    /// Takes one sample out again, exactly.
+    pub fn remove(&mut self, class: usize, embedding: &[i8]) {
+        self.counts[class] -= 1;
+        let row = &mut self.sums[class * self.embedding_len..][..self.embedding_len];
+        for (sum, component) in row.iter_mut().zip(embedding) {
+            *sum -= i64::from(*component);
+        }
+    }
+
+    /// Means of the classes that have a sample.
+    pub fn means(&self) -> ClassMeans {
+        let embedding_len = self.embedding_len;
+        let classes: Vec<usize> = (0..self.counts.len()).filter(|class| self.counts[*class] > 0).collect();
+        let mut rows = Vec::with_capacity(classes.len() * embedding_len);
+        let mut total = vec![0; embedding_len];
+        for class in &classes {
+            let sums = &self.sums[class * embedding_len..][..embedding_len];
+            rows.extend(sums.iter().map(|sum| divide(*sum, self.counts[*class])));
+        }
+        for row in rows.chunks_exact(embedding_len.max(1)) {
+            for (total, mean) in total.iter_mut().zip(row) {
+                *total += mean;
+            }
+        }
+        ClassMeans { embedding_len, classes, rows, total }
+    }
+}
+
+/// Means of classes and their mean, the centre, in steps of 2^-32.
+pub(crate) struct ClassMeans {
+    embedding_len: usize,
+    /// Class numbers, ascending; K of them.
+    pub classes: Vec<usize>,
+    /// `[K, D]`.
+    rows: Vec<i64>,
+    /// Sum over classes, `[D]`: K times the centre.
+    total: Vec<i64>,
+}
+
+impl ClassMeans {
+    /// Steps per unit of anything centred: the centre is a K-th of integers.
+    fn steps(&self) -> i64 {
+        self.classes.len() as i64 * STEPS
+    }
+
+    /// The centre, `[D]`: the mean of class means, one rounding each.
+    pub fn centre(&self) -> Vec<f64> {
+        self.total.iter().map(|total| *total as f64 / self.steps() as f64).collect()
+    }
+
+    /// Class mean minus centre, `[D]`, for the k-th class that has samples; one rounding each.
+    pub fn centred_mean(&self, k: usize) -> Vec<f64> {
+        let row = &self.rows[k * self.embedding_len..][..self.embedding_len];
+        let n_classes = self.classes.len() as i64;
+        let centred = row.iter().zip(&self.total).map(|(mean, total)| n_classes * mean - total);
+        centred.map(|value| value as f64 / self.steps() as f64).collect()
+    }
+
+    /// Embedding minus centre, `[D]`, one rounding each.
+    pub fn centred(&self, embedding: &[i8]) -> Vec<f64> {
+        let centred = embedding.iter().zip(&self.total).map(|(x, total)| i64::from(*x) * self.steps() - total);
+        centred.map(|value| value as f64 / self.steps() as f64).collect()
+    }
+
+    /// Dot products of all pairs of centred embeddings, `[N, N]`; lower triangle filled, one rounding each.
+    pub fn kernel(&self, training: &Training<'_>) -> Vec<f64> {
+        let samples = &training.samples;
+        let n = samples.len();
+        let steps = i128::from(self.steps());
+        let unit = self.steps() as f64 * self.steps() as f64;
+        let along = |x: &i8, total: &i64| i128::from(*x) * i128::from(*total);
+        let on_centre: Vec<i128> = samples
+            .iter()
+            .map(|sample| sample.embedding.iter().zip(&self.total).map(|(x, total)| along(x, total)).sum())
+            .collect();
+        let centre: i128 = self.total.iter().map(|total| i128::from(*total) * i128::from(*total)).sum();
+        let mut kernel = vec![0.0; n * n];
+        for i in 0..n {
+            for j in 0..=i {
+                let raw = i128::from(dot_i8(samples[i].embedding, samples[j].embedding));
+                let centred = raw * steps * steps - (on_centre[i] + on_centre[j]) * steps + centre;
+                kernel[i * n + j] = centred as f64 / unit;
+            }
+        }
+        kernel
+    }
+
+    /// Class-balanced scatter around the centre, `[D, D]`: sum over classes of the mean outer product of their centred
+    /// samples; lower triangle filled.
+    ///
+    /// Each class's integer Gram is divided by its count with one rounding to a step of 2^-32; the rest is integer.
+    /// Every class has samples here.
+    pub fn scatter(&self, training: &Training<'_>) -> Vec<f64> {
+        let d = self.embedding_len;
+        let mut gram = vec![0i64; d * d];
+        for (class, count) in training.counts.iter().enumerate() {
+            // [n_c, D] -> [D, n_c], so that a pair of components is a dot product of two rows.
+            let members: Vec<&[i8]> =
+                training.samples.iter().filter(|sample| sample.class == class).map(|s| s.embedding).collect();
+            let n = members.len();
+            let mut columns = vec![0i8; d * n];
+            for (i, member) in members.iter().enumerate() {
+                for (p, component) in member.iter().enumerate() {
+                    columns[p * n + i] = *component;
+                }
+            }
+            for p in 0..d {
+                let row = &columns[p * n..][..n];
+                for q in 0..=p {
+                    gram[p * d + q] += divide(dot_long(row, &columns[q * n..][..n]), *count);
+                }
+            }
+        }
+        let n_classes = self.classes.len() as f64;
+        let unit = n_classes * STEPS as f64 * STEPS as f64;
+        let mut scatter = vec![0.0; d * d];
+        for p in 0..d {
+            for q in 0..=p {
+                let raw = i128::from(gram[p * d + q]) * i128::from(self.steps());
+                let centred = raw - i128::from(self.total[p]) * i128::from(self.total[q]);
+                scatter[p * d + q] = centred as f64 / unit;
+            }
+        }
+        scatter
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::synthetic;
+
+    #[test]
+    fn division_rounds_to_nearest_in_both_directions() {
+        assert_eq!(divide(7, 7), STEPS);
+        assert_eq!(divide(-7, 7), -STEPS);
+        assert_eq!(divide(1, 3), 1431655765); // 2^32 / 3 = 1431655765.33
+        assert_eq!(divide(-1, 3), -1431655765);
+        assert_eq!(divide(2, 3), 2863311531); // 2863311530.67
+        assert_eq!(divide(i64::from(u32::MAX) * 127, u32::MAX), 127 * STEPS);
+        assert_eq!(divide(i64::from(u32::MAX - 1), u32::MAX), STEPS - 1);
+    }
+
+    #[test]
+    fn dot_holds_at_the_extremes() {
+        assert_eq!(dot_i8(&[127; 8192], &[-127; 8192]), -127 * 127 * 8192);
+        assert_eq!(dot_i8(&[1, -2, 3], &[4, 5, -6]), 4 - 10 - 18);
+        assert_eq!(dot_long(&vec![127; 300_000], &vec![127; 300_000]), 127 * 127 * 300_000);
+    }
+
+    #[test]
+    fn equal_class_means_centre_to_exactly_zero() {
+        // Three classes of three samples whose mean is no binary fraction.
+        let mut rows = Vec::new();
+        for class in 0..3 {
+            for values in [[1, 2], [1, 5], [2, 9]] {
+                rows.push((class, values.to_vec()));
+            }
+        }
+        let set = synthetic::set_of(&rows);
+        let means = ClassSums::of(&Training::of(&set).unwrap()).means();
+        for k in 0..3 {
+            assert_eq!(means.centred_mean(k), [0.0, 0.0]);
+        }
+    }
+
+    #[test]
+    fn removing_a_sample_equals_never_adding_it() {
+        let whole = synthetic::clusters(3, 4, 16, 9);
+        let training = Training::of(&whole).unwrap();
+        let mut sums = ClassSums::of(&training);
+        sums.remove(training.samples[5].class, training.samples[5].embedding);
+        let mut less = whole.clone();
+        less.remove(whole.live().nth(5).unwrap().0);
+        let expected = ClassSums::of(&Training::of(&less).unwrap());
+        assert_eq!((sums.counts, sums.sums), (expected.counts, expected.sums));
+    }
+
+    #[test]
+    fn kernel_and_scatter_agree_with_plain_centring() {
+        let set = synthetic::clusters(3, 5, 8, 4);
+        let training = Training::of(&set).unwrap();
+        let means = ClassSums::of(&training).means();
+        let rows: Vec<Vec<f64>> = training.samples.iter().map(|sample| means.centred(sample.embedding)).collect();
+        let (kernel, scatter) = (means.kernel(&training), means.scatter(&training));
+        let n = rows.len();
+        for i in 0..n {
+            for j in 0..=i {
+                let expected: f64 = rows[i].iter().zip(&rows[j]).map(|(a, b)| a * b).sum();
+                assert!((kernel[i * n + j] - expected).abs() < 1e-7, "kernel {i} {j}");
+            }
+        }
+        for p in 0..8 {
+            for q in 0..=p {
+                let of = |(row, sample): (&Vec<f64>, &crate::training::Sample<'_>)| {
+                    row[p] * row[q] / f64::from(training.counts[sample.class])
+                };
+                let expected: f64 = rows.iter().zip(&training.samples).map(of).sum();
+                assert!((scatter[p * 8 + q] - expected).abs() < 1e-6, "scatter {p} {q}");
+            }
+        }
+    }
+}
