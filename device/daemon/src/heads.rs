@@ -1,0 +1,138 @@
+//! Training, predicting, evaluating; heads on their way out and in.
+
+use std::time::Instant;
+
+use graft_heads::{EvaluateError, Head, evaluate};
+use graft_wire::message::{ClassScore, HeadChoice, Input, Prediction};
+use graft_wire::{Batch, Response, SpaceId, WireError};
+
+use crate::active::{ActiveHead, micros};
+use crate::answer::{Failure, Page};
+use crate::bundles::stretch;
+use crate::daemon::{Daemon, Exchange};
+
+/// Scores in a response, best first.
+const SCORES_MAX: usize = 16;
+
+impl Daemon {
+    /// A pure function of the set in memory; no input is embedded again.
+    pub(crate) fn train(&mut self, exchange: &Exchange, choice: HeadChoice, force: bool) -> Result<Vec<u8>, Failure> {
+        let active = self.active()?;
+        let space = active.row.space;
+        let held = u32::try_from(active.set.n_class_samples()).unwrap_or(u32::MAX);
+        if let Some(ActiveHead { head, pushed: true, .. }) = &active.head
+            && head.n_samples() > held
+            && !force
+        {
+            return Err(WireError::HeadKnowsMore { head: head.n_samples(), held }.into());
+        }
+        let started = Instant::now();
+        let head = Head::train(&active.set, choice)?;
+        let train_us = micros(started);
+        let bytes = head.encode();
+        let trained = ActiveHead::new(head, false, false);
+        let response = exchange.encode(Response::Head(active.head_info(&trained, train_us)));
+        self.activate_head(exchange, &space, &bytes, trained, &response)?;
+        Ok(response)
+    }
+
+    pub(crate) fn push_head(&mut self, exchange: &Exchange, bytes: &[u8]) -> Result<Vec<u8>, Failure> {
+        let active = self.active()?;
+        let space = active.row.space;
+        let head =
+            Head::decode(bytes).map_err(|error| Failure { wire: WireError::BadHead, log: Some(error.to_string()) })?;
+        if head.space() != space {
+            return Err(WireError::SpaceMismatch { active: space, requested: head.space() }.into());
+        }
+        if head.embedding_len() != active.set.embedding_len() {
+            return Err(WireError::BadHead.into());
+        }
+        // A head of the very set that is here could have been trained here.
+        let pushed = head.set_digest() != active.set.digest();
+        let head = ActiveHead::new(head, pushed, false);
+        let response = exchange.encode(Response::Head(active.head_info(&head, 0)));
+        self.activate_head(exchange, &space, bytes, head, &response)?;
+        Ok(response)
+    }
+
+    fn activate_head(
+        &mut self,
+        exchange: &Exchange,
+        space: &SpaceId,
+        bytes: &[u8],
+        head: ActiveHead,
+        response: &[u8],
+    ) -> Result<(), Failure> {
+        self.store.transaction::<_, Failure>(|tx| {
+            tx.put_head(space, bytes, head.pushed)?;
+            Ok(tx.record(&exchange.key, response)?)
+        })?;
+        if let Some(active) = &mut self.active {
+            active.head = Some(head);
+        }
+        Ok(())
+    }
+
+    pub(crate) fn pull_head(&mut self, exchange: &Exchange, offset: u32) -> Result<Vec<u8>, Failure> {
+        let head = self.active()?.head.as_ref().ok_or(WireError::NoHead)?;
+        Ok(exchange.encode(stretch(&head.head.encode(), offset)))
+    }
+
+    /// A stale head still predicts: what it knows is not wrong, and the device info says that it is stale.
+    pub(crate) fn predict(
+        &mut self,
+        exchange: &Exchange,
+        space: &SpaceId,
+        input: Input<'_>,
+    ) -> Result<Vec<u8>, Failure> {
+        // Before the backbone runs.
+        if self.active_in(space)?.head.is_none() {
+            return Err(WireError::NoHead.into());
+        }
+        let (embedding, embed_us) = self.embed(input)?;
+        let active = self.active()?;
+        let head = active.head.as_ref().ok_or(WireError::NoHead)?;
+        let started = Instant::now();
+        let classified = head.head.classify(&embedding);
+        let head_us = micros(started);
+        let mut scores: Vec<ClassScore> = head
+            .head
+            .classes()
+            .iter()
+            .zip(&classified.scores)
+            .map(|(label, score)| ClassScore { label: label.clone(), score: *score })
+            .collect();
+        // A stable sort leaves ties in the order of labels, as the head breaks them.
+        scores.sort_by(|a, b| b.score.total_cmp(&a.score));
+        scores.truncate(SCORES_MAX);
+        let prediction = Prediction {
+            label: head.head.classes().get(classified.best).cloned(),
+            unknown: None,
+            score: classified.scores.get(classified.best).copied().unwrap_or(f64::NAN),
+            probability: None,
+            p_value: None,
+            head: head.digest,
+            space: active.row.space,
+            embed_us,
+            head_us,
+        };
+        let scores = Page::all(&scores);
+        Ok(exchange.encode(Response::Prediction { prediction, scores: Batch::new(scores.bytes()) }))
+    }
+
+    pub(crate) fn evaluate(&mut self, exchange: &Exchange, choice: HeadChoice) -> Result<Vec<u8>, Failure> {
+        let evaluation = evaluate(&self.active()?.set, choice).map_err(|error| match error {
+            EvaluateError::Train(error) => error.into(),
+            EvaluateError::NothingToLeaveOut { n_samples, n_sessions, .. } => {
+                WireError::NothingToLeaveOut { n_samples, n_sessions }.into()
+            }
+            error => Failure { wire: WireError::Unsolvable, log: Some(error.to_string()) },
+        })?;
+        let (classes, confusion) = (Page::all(&evaluation.classes), Page::all(&evaluation.confusion));
+        Ok(exchange.encode(Response::Evaluation {
+            summary: evaluation.summary,
+            classes: Batch::new(classes.bytes()),
+            confusion: Batch::new(confusion.bytes()),
+        }))
+    }
+}
