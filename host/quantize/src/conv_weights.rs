@@ -1,0 +1,104 @@
+//! Weights, biases and multipliers of one convolution.
+//!
+//! A channel's multiplier M is an integer and its weight scale follows from it, `M * scale_out / (2^22 * scale_in)`, so
+//! that requantization itself rounds nothing away. The scale is the smallest that holds the largest weight within 127,
+//! then made coarser where a bias would leave 2^30 (a dead channel), or where the sum may leave the fast form's 2^22 by
+//! so little that half a bit of the weights pays for it.
+
+use crate::float_graph::Conv;
+use crate::integer::ONE;
+use crate::scales::Quant;
+
+/// Largest magnitude of a bias; leaves room for the sum in i32.
+const BIAS_MAX: f64 = 1_073_741_824.0;
+/// Sums below this are exact as f32: the fast form of requantization.
+const FAST_SUM_MAX: f64 = 4_194_304.0;
+/// Coarser weights are accepted up to this factor (half a bit) for the fast form.
+const COARSER_MAX: f64 = std::f64::consts::SQRT_2;
+/// Multipliers are below 2^23.
+const MULTIPLIER_MAX: f64 = 8_388_607.0;
+/// The loader's limit on |w| * 255 summed, plus |bias|.
+const SUM_MAX: f64 = 2_147_483_647.0;
+
+/// What a convolution reads.
+pub(crate) struct ConvInput<'a> {
+    pub quant: Quant,
+    pub in_c: usize,
+    /// Mean per channel over the calibration inputs; empty if unknown.
+    pub means: &'a [f64],
+    /// Per channel, what the real input is larger by than its integers say; empty for none.
+    pub offsets: &'a [f64],
+}
+
+/// Integer parameters.
+#[derive(Clone, Debug)]
+pub(crate) struct IntegerConv {
+    /// `[out_c, kernel_h, kernel_w, in_c / groups]`.
+    pub weights: Vec<i8>,
+    pub bias: Vec<i32>,
+    pub multipliers: Vec<i32>,
+    /// Channels made coarser for the fast form.
+    pub n_coarser: usize,
+    /// Channels beyond it.
+    pub n_wide: usize,
+}
+
+/// Quantizes a convolution between two scales.
+pub(crate) fn quantize_conv(conv: &Conv, input: &ConvInput<'_>, out: &Quant) -> Result<IntegerConv, String> {
+    let out_c = conv.bias.len();
+    let mut result = IntegerConv { weights: vec![], bias: vec![], multipliers: vec![], n_coarser: 0, n_wide: 0 };
+    let per_channel = conv.weights.len() / out_c.max(1);
+    result.weights.reserve(conv.weights.len());
+    let in_per_group = (input.in_c / conv.groups).max(1);
+    // Largest |x - zero_point| of the input.
+    let [low, high] = input.quant.limits();
+    let reach = f64::from((high - input.quant.zero_point).max(input.quant.zero_point - low));
+    let unit = out.scale / (ONE * input.quant.scale);
+    for (o, (weights, bias)) in conv.weights.chunks_exact(per_channel.max(1)).zip(&conv.bias).enumerate() {
+        if weights.iter().chain([bias]).any(|w| !w.is_finite()) {
+            return Err(format!("channel {o} has weights that are not finite"));
+        }
+        let group = o / (out_c / conv.groups).max(1);
+        let of_channel = |list: &[f64], i: usize| list.get(group * in_per_group + i % in_per_group).copied().unwrap_or(0.0);
+        let offset: f64 = weights.iter().enumerate().map(|(i, w)| f64::from(*w) * of_channel(input.offsets, i)).sum();
+        let bias = f64::from(*bias) + offset;
+        let largest = weights.iter().fold(0f64, |m, w| m.max(f64::from(w.abs())));
+        let for_bias = bias.abs() / (input.quant.scale * BIAS_MAX);
+        let multiplier = |scale: f64| (scale / unit * (1.0 - 1e-12)).ceil().clamp(1.0, MULTIPLIER_MAX);
+        let mut m = multiplier((largest / 127.0).max(for_bias));
+        let bound = |m: f64| {
+            let scale = m * unit;
+            let sum: f64 = weights.iter().map(|w| (f64::from(w.abs()) / scale).round()).sum();
+            sum * reach + (bias / (input.quant.scale * scale)).abs()
+        };
+        let seen = bound(m);
+        if seen >= FAST_SUM_MAX {
+            let coarser = multiplier(m * unit * seen / FAST_SUM_MAX * 1.02);
+            if coarser <= m * COARSER_MAX && bound(coarser) < FAST_SUM_MAX {
+                m = coarser;
+                result.n_coarser += 1;
+            } else {
+                result.n_wide += 1;
+            }
+        }
+        let scale = m * unit;
+        let rounded: Vec<f64> = weights.iter().map(|w| (f64::from(*w) / scale).round_ties_even().clamp(-127.0, 127.0)).collect();
+        // What rounding the weights adds to the sum on average is taken from the bias (Nagel et al. 2019,
+        // arXiv:1906.04721, section 4.2).
+        let shift: f64 = rounded
+            .iter()
+            .zip(weights)
+            .enumerate()
+            .map(|(i, (q, w))| (q * scale - f64::from(*w)) * of_channel(input.means, i))
+            .sum();
+        let bias = ((bias - shift) / (input.quant.scale * scale)).round_ties_even();
+        let sum = rounded.iter().map(|q| q.abs()).sum::<f64>() * f64::from(high - low) + bias.abs();
+        if sum > SUM_MAX {
+            return Err(format!("the sum of channel {o} can reach {sum:.0}; 2^31 - 1 is allowed"));
+        }
+        result.weights.extend(rounded.iter().map(|q| *q as i8));
+        result.bias.push(bias as i32);
+        result.multipliers.push(m as i32);
+    }
+    Ok(result)
+}

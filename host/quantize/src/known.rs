@@ -1,0 +1,162 @@
+//! What tract knows about every tensor of a graph: its shape, and its value where it does not depend on the input.
+//!
+//! Exporters compute shapes inside the graph (Shape, Gather, Concat, Reshape) and weights too (Transpose, Mul of a
+//! norm). tract evaluates all of it while it infers shapes; here its answers are collected by tensor name. A node that
+//! tract cannot take is found by bisection and set aside with everything after it, so that `inspect` can name all such
+//! nodes at once.
+
+use std::collections::{HashMap, HashSet};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+
+use tract_onnx::pb::{GraphProto, ModelProto, NodeProto, ValueInfoProto};
+use tract_onnx::prelude::*;
+use tract_onnx::tract_core::internal::bail;
+
+use crate::error::{ImportError, Refused};
+use crate::onnx_file::node_name;
+
+/// Shape and, for constants, value.
+#[derive(Clone, Debug)]
+pub struct Known {
+    /// As ONNX orders it.
+    pub shape: Vec<usize>,
+    /// Value of a tensor that does not depend on the input.
+    pub constant: Option<Arc<Tensor>>,
+}
+
+/// Answers for a whole graph.
+#[derive(Clone, Debug, Default)]
+pub struct KnownTensors {
+    /// By tensor name.
+    pub tensors: HashMap<String, Known>,
+    /// Nodes that tract cannot take.
+    pub failed: Vec<Refused>,
+    /// Names of nodes that were not examined because they come after a failed one.
+    pub after_failed: HashSet<String>,
+}
+
+/// Rounds of setting a failing node aside before giving up on a graph.
+const FAILURES_MAX: usize = 32;
+
+/// Asks tract about every tensor. `model` is left as it was.
+///
+/// # Errors
+/// [`ImportError::Float`] if tract fails in more places than it is worth to look for.
+pub fn examine(model: &mut ModelProto) -> Result<KnownTensors, ImportError> {
+    let Some(graph) = model.graph.as_mut() else { return Ok(KnownTensors::default()) };
+    let all_nodes = std::mem::take(&mut graph.node);
+    let outputs = std::mem::take(&mut graph.output);
+    let result = examine_nodes(model, &all_nodes);
+    if let Some(graph) = model.graph.as_mut() {
+        graph.node = all_nodes;
+        graph.output = outputs;
+    }
+    result
+}
+
+fn examine_nodes(model: &mut ModelProto, all_nodes: &[NodeProto]) -> Result<KnownTensors, ImportError> {
+    let register = tract_onnx::onnx().op_register;
+    let mut known = KnownTensors::default();
+    let mut failed: Vec<usize> = vec![];
+    for (index, node) in all_nodes.iter().enumerate() {
+        if !register.0.contains_key(&node.op_type) {
+            failed.push(index);
+            let reason = if node.domain.is_empty() { String::new() } else { format!(" of domain {}", node.domain) };
+            let reason = format!("the operator{reason} is not known");
+            known.failed.push(Refused { node: node_name(node), op: node.op_type.clone(), reason });
+        }
+    }
+    for _ in 0..FAILURES_MAX {
+        let alive = independent_of(all_nodes, &failed);
+        match facts_of(model, all_nodes, &alive) {
+            Ok(tensors) => {
+                known.tensors = tensors;
+                let alive: HashSet<usize> = alive.into_iter().collect();
+                let dead = (0..all_nodes.len()).filter(|i| !alive.contains(i) && !failed.contains(i));
+                known.after_failed = dead.filter_map(|i| all_nodes.get(i)).map(node_name).collect();
+                return Ok(known);
+            }
+            Err(mut message) => {
+                // The longest prefix that works ends before the culprit.
+                let (mut works, mut fails) = (0, alive.len());
+                while works + 1 < fails {
+                    let middle = (works + fails) / 2;
+                    match facts_of(model, all_nodes, &alive[..middle]) {
+                        Ok(_) => works = middle,
+                        Err(m) => (fails, message) = (middle, m),
+                    }
+                }
+                let culprit = alive.get(fails.saturating_sub(1)).copied();
+                let Some((culprit, node)) = culprit.and_then(|c| Some((c, all_nodes.get(c)?))) else {
+                    return Err(ImportError::Float { message });
+                };
+                failed.push(culprit);
+                known.failed.push(Refused { node: node_name(node), op: node.op_type.clone(), reason: message });
+            }
+        }
+    }
+    Err(ImportError::Float { message: format!("more than {FAILURES_MAX} nodes cannot be read") })
+}
+
+/// Indices of the nodes that read nothing from `failed` ones, directly or not.
+fn independent_of(nodes: &[NodeProto], failed: &[usize]) -> Vec<usize> {
+    let mut dead: HashSet<&str> = HashSet::new();
+    let mut alive = vec![];
+    for (index, node) in nodes.iter().enumerate() {
+        if failed.contains(&index) || node.input.iter().any(|i| dead.contains(&i[..])) {
+            dead.extend(node.output.iter().filter(|o| !o.is_empty()).map(|o| &o[..]));
+        } else {
+            alive.push(index);
+        }
+    }
+    alive
+}
+
+/// Facts of all tensors of a graph of the given nodes, or what tract complained about.
+fn facts_of(model: &mut ModelProto, all_nodes: &[NodeProto], alive: &[usize]) -> Result<HashMap<String, Known>, String> {
+    let Some(graph) = model.graph.as_mut() else { return Ok(HashMap::new()) };
+    graph.node = alive.iter().filter_map(|i| all_nodes.get(*i)).cloned().collect();
+    let names: Vec<String> = tensor_names(graph);
+    graph.output = names.iter().map(|name| ValueInfoProto { name: name.clone(), ..Default::default() }).collect();
+    let typed = guarded(|| {
+        let parsed = reader().parse(model, None)?;
+        if let Some(name) = parsed.unresolved_inputs.first() {
+            bail!("nothing writes `{name}`");
+        }
+        parsed.model.into_typed()
+    })?;
+    let mut tensors = HashMap::new();
+    for (name, outlet) in names.into_iter().zip(&typed.outputs) {
+        let fact = typed.outlet_fact(*outlet).map_err(|e| format!("{e:#}"))?;
+        if let Some(shape) = fact.shape.as_concrete() {
+            tensors.insert(name, Known { shape: shape.to_vec(), constant: fact.konst.clone() });
+        }
+    }
+    Ok(tensors)
+}
+
+/// Initializers and outputs of nodes.
+fn tensor_names(graph: &GraphProto) -> Vec<String> {
+    let initializers = graph.initializer.iter().map(|t| &t.name);
+    let outputs = graph.node.iter().flat_map(|n| &n.output);
+    let mut seen = HashSet::new();
+    initializers.chain(outputs).filter(|n| !n.is_empty() && seen.insert(&n[..])).cloned().collect()
+}
+
+/// tract's ONNX reader; stated shapes of inner tensors are ignored, they may carry the exporter's symbols.
+pub fn reader() -> tract_onnx::Onnx {
+    tract_onnx::onnx().with_ignore_value_info(true).with_ignore_output_shapes(true)
+}
+
+/// Runs what may panic on odd graphs, and makes its panic an error message.
+pub fn guarded<T>(run: impl FnOnce() -> TractResult<T>) -> Result<T, String> {
+    match catch_unwind(AssertUnwindSafe(run)) {
+        Ok(Ok(value)) => Ok(value),
+        Ok(Err(e)) => Err(format!("{e:#}")),
+        Err(panic) => {
+            let text = panic.downcast_ref::<String>().map(String::as_str).or(panic.downcast_ref::<&str>().copied());
+            Err(format!("internal failure: {}", text.unwrap_or("no message")))
+        }
+    }
+}

@@ -1,0 +1,422 @@
+//! The whole way: model and calibration folder in, bundle and report out.
+
+use std::collections::{HashMap, HashSet};
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use graft_bundle::file::{Case, CaseInput, Draft};
+use graft_bundle::manifest::seeded_bytes;
+use graft_bundle::{Bundle, UncheckedBundle};
+use graft_engine::Engine;
+use graft_input::{Limits, decode_npy};
+
+use crate::calibrate::{Calibration, Probe};
+use crate::equalize::equalize;
+use crate::error::{QuantizeError, SpecError};
+use crate::float_graph::{FloatGraph, FloatOp, ValueId};
+use crate::input_spec::{InputOptions, PictureInput, QuantizedInput, picture_input, picture_size, quantized_input, read_config};
+use crate::inputs::{Content, LoadError, Sample, load, load_folder};
+use crate::integer::{Context, Integer, build};
+use crate::model::{ImportOptions, Model};
+use crate::report::{Expectation, LayerReport, Report, Timings};
+use crate::scales::{RangeMethod, choose, separate_joined};
+use crate::verify::{Verified, cosine, verify};
+
+/// Calibration inputs beyond this bring nothing (ranges have settled) but time.
+pub const CALIBRATION_MAX: usize = 200;
+/// Fewer than this are warned about.
+pub const CALIBRATION_FEW: usize = 20;
+/// The largest component of a normalised embedding may grow by this factor over what calibration showed before it is
+/// clipped at 127.
+const EMBEDDING_HEADROOM: f64 = 1.1;
+/// Seeds of the self-test inputs that are generated on the board.
+const SELF_TEST_SEEDS: [u32; 2] = [1, 2];
+
+/// What to do.
+#[derive(Clone, Debug)]
+pub struct QuantizeOptions {
+    /// How to read the model.
+    pub import: ImportOptions,
+    /// Where to cut; the suggested place if None.
+    pub cut: Option<String>,
+    /// Folder (or file) of calibration inputs.
+    pub calibration: PathBuf,
+    /// Use at most so many of them, capped by [`CALIBRATION_MAX`].
+    pub n_calibration: usize,
+    /// Compare on so many of them; 0 to skip.
+    pub n_verify: usize,
+    /// Chooses among the files.
+    pub seed: u64,
+    /// Preprocessing.
+    pub input: InputOptions,
+    /// How ranges are chosen.
+    pub ranges: RangeMethod,
+    /// The user's own embedding of one input, `.npy`, to compare with.
+    pub expect: Option<(PathBuf, PathBuf)>,
+    /// Name of the bundle; from the model's path if None.
+    pub name: Option<String>,
+    /// Free text.
+    pub origin: String,
+    /// Free text.
+    pub licence: String,
+    /// Free text.
+    pub board_class: String,
+    /// Counts releases.
+    pub epoch: u64,
+}
+
+impl QuantizeOptions {
+    /// Defaults for a calibration folder.
+    pub fn new(calibration: impl Into<PathBuf>) -> QuantizeOptions {
+        QuantizeOptions {
+            import: ImportOptions::default(),
+            cut: None,
+            calibration: calibration.into(),
+            n_calibration: CALIBRATION_MAX,
+            n_verify: 8,
+            seed: 0,
+            input: InputOptions::default(),
+            ranges: RangeMethod::LeastError,
+            expect: None,
+            name: None,
+            origin: String::new(),
+            licence: String::new(),
+            board_class: String::new(),
+            epoch: 0,
+        }
+    }
+}
+
+/// How far a quantization is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Progress {
+    /// Model read and lowered.
+    Imported,
+    /// Calibration inputs decoded.
+    Decoded {
+        /// How many.
+        n: usize,
+    },
+    /// Calibration inputs run.
+    Calibrated {
+        /// So far.
+        n: usize,
+        /// Of so many.
+        of: usize,
+    },
+    /// The integer graph is written.
+    Quantized,
+    /// Compared with float.
+    Verified,
+}
+
+/// A finished bundle.
+#[derive(Clone, Debug)]
+pub struct Quantized {
+    /// The file.
+    pub bundle_bytes: Vec<u8>,
+    /// What was done and how good it is.
+    pub report: Report,
+}
+
+/// Quantizes the model at `path`.
+///
+/// # Errors
+/// [`QuantizeError`]; nothing is written anywhere.
+pub fn quantize(path: &Path, options: &QuantizeOptions, progress: &mut dyn FnMut(Progress)) -> Result<Quantized, QuantizeError> {
+    let mut timings = Timings::default();
+    let mut clock = Clock(Instant::now());
+    let model = Model::open(path, &options.import)?;
+    let cut = model.choose_cut(options.cut.as_deref())?;
+    let (graph, embedding_len, pooled) = model.cut(&cut)?;
+    let picture = settle_input(path, &model, &options.input)?;
+    timings.import_ms = clock.lap();
+    progress(Progress::Imported);
+    let n = options.n_calibration.clamp(1, CALIBRATION_MAX);
+    let loaded = load_folder(&options.calibration, n, options.seed, &model.input, picture.as_ref())?;
+    timings.decode_ms = clock.lap();
+    progress(Progress::Decoded { n: loaded.samples.len() });
+
+    let prepared = calibrate(&model, graph, picture.as_ref(), &loaded.samples, progress)?;
+    timings.calibrate_ms = clock.lap();
+    let name = options.name.clone().unwrap_or_else(|| bundle_name(path));
+    let mut made = prepared.quantize(&model, options, &name, embedding_len)?;
+    let case_input = loaded.samples.first().map(|s| s.tensor(&prepared.input)).transpose().map_err(|message| QuantizeError::Bundle { message })?;
+    made.add_self_tests(case_input)?;
+    timings.quantize_ms = clock.lap();
+    progress(Progress::Quantized);
+
+    let verified_samples: Vec<Sample> = loaded.samples.iter().take(options.n_verify).cloned().collect();
+    let verified = made.verify(&model, &prepared, picture.as_ref(), &verified_samples)?;
+    let expect = options.expect.as_ref().map(|(input, expected)| made.expect(&model, &prepared, picture.as_ref(), input, expected)).transpose()?;
+    timings.verify_ms = clock.lap();
+    progress(Progress::Verified);
+
+    let mut report = made.report(&prepared, &verified, &verified_samples);
+    report.cut = cut;
+    report.pooled = pooled;
+    report.input = picture.map(|p| p.echo);
+    report.n_calibration = loaded.samples.len();
+    report.n_seen = loaded.n_seen;
+    report.skipped = loaded.skipped;
+    report.timings = timings;
+    report.expect = expect;
+    if report.n_calibration < CALIBRATION_FEW {
+        let text = format!("{} calibration inputs; ranges are safer from {CALIBRATION_FEW} on", report.n_calibration);
+        report.warnings.push(text);
+    }
+    Ok(Quantized { bundle_bytes: made.bytes, report })
+}
+
+/// The settled preprocessing of a model's pictures: options over `preprocessor_config.json`.
+pub(crate) fn settle_input(path: &Path, model: &Model, options: &InputOptions) -> Result<Option<PictureInput>, QuantizeError> {
+    let config = match picture_size(&model.input) {
+        Some([height, width, _]) => read_config(path, height, width)?,
+        None => None,
+    };
+    Ok(picture_input(&model.input, &options.clone().or(config.unwrap_or_default()))?)
+}
+
+/// A float graph with all that was measured on it.
+struct Prepared {
+    graph: FloatGraph,
+    calibration: Calibration,
+    input: QuantizedInput,
+    n_equalized: usize,
+}
+
+fn calibrate(
+    model: &Model,
+    mut graph: FloatGraph,
+    picture: Option<&PictureInput>,
+    samples: &[Sample],
+    progress: &mut dyn FnMut(Progress),
+) -> Result<Prepared, QuantizeError> {
+    separate_joined(&mut graph);
+    let of = samples.len();
+    let probe = Probe::new(model, &graph, &probed_values(&graph), false)?;
+    let floats = |sample: &Sample| sample.floats(&model.input, picture);
+    let mut calibration = probe.statistics(samples, floats, |n| progress(Progress::Calibrated { n, of }))?;
+    let mut range = [0f64; 2];
+    if picture.is_none() {
+        for sample in samples {
+            if let Content::Floats(values) = &sample.content {
+                range = values.iter().fold(range, |[l, h], v| [l.min((*v).into()), h.max((*v).into())]);
+            }
+        }
+    }
+    let input = quantized_input(&model.input, picture, range);
+    let n_equalized = equalize(&mut graph, &mut calibration, &model.fixed);
+    Ok(Prepared { graph, calibration, input, n_equalized })
+}
+
+/// Values whose ranges or channel means are needed.
+fn probed_values(graph: &FloatGraph) -> Vec<ValueId> {
+    let mut wanted: HashSet<ValueId> = HashSet::new();
+    for node in &graph.nodes {
+        if !node.op.keeps_scale() {
+            wanted.insert(node.output);
+        }
+        if matches!(node.op, FloatOp::Conv(_)) {
+            wanted.extend(&node.inputs);
+        }
+    }
+    let mut wanted: Vec<ValueId> = wanted.into_iter().collect();
+    wanted.sort_unstable();
+    wanted
+}
+
+/// A bundle in the making.
+struct Made {
+    integer: Integer,
+    draft: Draft,
+    bytes: Vec<u8>,
+    bundle: Bundle,
+    engine: Engine,
+    n_stated: usize,
+    clip_rate: f64,
+}
+
+impl Prepared {
+    fn quantize(&self, model: &Model, options: &QuantizeOptions, name: &str, embedding_len: usize) -> Result<Made, QuantizeError> {
+        let quants = choose(&self.graph, &self.calibration, &self.input, &model.fixed, options.ranges);
+        let means: HashMap<ValueId, Vec<f64>> = self.calibration.statistics.iter().map(|(v, s)| (*v, s.means())).collect();
+        let offsets = &self.input.offsets;
+        let context = Context { graph: &self.graph, quants: &quants, means: &means, input_offsets: offsets };
+        let integer = build(&context)?;
+        let (inv_scale, clip_rate) = embedding_scale(&self.calibration.outputs)?;
+        let draft = Draft {
+            name: name.into(),
+            input: self.input.spec.clone(),
+            embedding_len: embedding_len as u32,
+            inv_scale,
+            exact: true,
+            origin: options.origin.clone(),
+            licence: options.licence.clone(),
+            board_class: options.board_class.clone(),
+            epoch: options.epoch,
+        };
+        let sources = self.graph.values.iter().filter_map(|v| v.source.as_ref());
+        let n_stated = sources.filter(|s| model.fixed.contains_key(&s.tensor)).count();
+        let bytes = finish(&integer, &draft, &[])?;
+        let (bundle, engine) = load_bundle(&bytes)?;
+        Ok(Made { integer, draft, bytes, bundle, engine, n_stated, clip_rate })
+    }
+}
+
+/// Steps per unit of the embedding, and the share of components it clips.
+fn embedding_scale(outputs: &[Vec<f32>]) -> Result<(f64, f64), QuantizeError> {
+    let normalised: Vec<f64> = outputs
+        .iter()
+        .flat_map(|output| {
+            let norm = output.iter().map(|v| f64::from(*v) * f64::from(*v)).sum::<f64>().sqrt();
+            output.iter().filter(move |_| norm > 0.0).map(move |v| (f64::from(*v) / norm).abs())
+        })
+        .collect();
+    let largest = normalised.iter().fold(0f64, |m, v| m.max(*v));
+    if largest == 0.0 {
+        return Err(QuantizeError::NoSignal);
+    }
+    // No component of a unit vector exceeds 1.
+    let inv_scale = 127.0 / (largest * EMBEDDING_HEADROOM).min(1.0);
+    let n_clipped = normalised.iter().filter(|v| **v * inv_scale > 127.5).count();
+    Ok((inv_scale, n_clipped as f64 / normalised.len() as f64))
+}
+
+fn finish(integer: &Integer, draft: &Draft, cases: &[Case]) -> Result<Vec<u8>, QuantizeError> {
+    let written = integer.writer.clone().finish(draft, &integer.graph, cases);
+    written.map_err(|e| QuantizeError::Bundle { message: e.to_string() })
+}
+
+fn load_bundle(bytes: &[u8]) -> Result<(Bundle, Engine), QuantizeError> {
+    let failed = |e: &dyn std::fmt::Display| QuantizeError::Bundle { message: e.to_string() };
+    let unchecked = UncheckedBundle::read(bytes.to_vec()).map_err(|e| failed(&e))?;
+    let bundle = unchecked.check().map_err(|e| failed(&e))?;
+    let isa = graft_engine::detect_isa().map_err(|e| failed(&e))?;
+    let engine = Engine::load_with(&bundle, isa).map_err(|e| failed(&e))?;
+    Ok((bundle, engine))
+}
+
+impl Made {
+    /// One calibration input as it is, and two generated ones that reach the extremes. An input without a direction
+    /// makes no case.
+    fn add_self_tests(&mut self, stored: Option<Vec<i8>>) -> Result<(), QuantizeError> {
+        let n = self.engine.input_len();
+        let seeded = SELF_TEST_SEEDS.map(|seed| (CaseInput::Seeded(seed), seeded_bytes(seed).take(n).map(|b| b as i8).collect::<Vec<i8>>()));
+        let stored = stored.map(|tensor| (CaseInput::Stored(tensor.clone()), tensor));
+        let mut cases = vec![];
+        for (input, tensor) in stored.into_iter().chain(seeded) {
+            if let Ok(expected) = self.engine.embed(&tensor) {
+                cases.push(Case { input, expected });
+            }
+        }
+        self.bytes = finish(&self.integer, &self.draft, &cases)?;
+        (self.bundle, self.engine) = load_bundle(&self.bytes)?;
+        self.engine.self_test(&self.bundle).map_err(|e| QuantizeError::Bundle { message: e.to_string() })?;
+        Ok(())
+    }
+
+    fn verify(&mut self, model: &Model, prepared: &Prepared, picture: Option<&PictureInput>, samples: &[Sample]) -> Result<Verified, QuantizeError> {
+        if samples.is_empty() {
+            return Ok(Verified::default());
+        }
+        let values: Vec<ValueId> = prepared.graph.nodes.iter().map(|n| n.output).collect();
+        let probe = Probe::new(model, &prepared.graph, &values, true)?;
+        verify(&mut self.engine, &probe, &prepared.graph, &self.integer.tensors, samples, &model.input, picture, &prepared.input)
+    }
+
+    /// Compares the user's own embedding with both networks'.
+    fn expect(
+        &mut self,
+        model: &Model,
+        prepared: &Prepared,
+        picture: Option<&PictureInput>,
+        input: &Path,
+        expected: &Path,
+    ) -> Result<Expectation, QuantizeError> {
+        let unusable = |path: &Path, reason: String| QuantizeError::Expect { path: path.into(), reason };
+        let mut contents = load(input, &model.input, picture).map_err(|e| match e {
+            LoadError::NormMissing => QuantizeError::Input(SpecError::NormMissing),
+            LoadError::File(reason) => unusable(input, reason),
+        })?;
+        let content = contents.pop().filter(|_| contents.is_empty());
+        let content = content.ok_or_else(|| unusable(input, "it holds several inputs; 1 is expected".into()))?;
+        let sample = Sample { path: input.into(), content };
+        let bytes = std::fs::read(expected).map_err(|e| unusable(expected, e.to_string()))?;
+        let array = decode_npy(&bytes, &Limits::default()).map_err(|e| unusable(expected, e.to_string()))?;
+        let d = self.engine.embedding_len();
+        if array.values.len() != d {
+            return Err(unusable(expected, format!("it has {} values; the embedding has {d}", array.values.len())));
+        }
+        let tensor = sample.tensor(&prepared.input).map_err(|reason| unusable(input, reason))?;
+        let embedding = self.engine.embed(&tensor).map_err(|e| unusable(input, e.to_string()))?;
+        let embedding: Vec<f32> = embedding.iter().map(|e| f32::from(*e)).collect();
+        let (_, float) = Probe::new(model, &prepared.graph, &[], false)?.values(&sample.floats(&model.input, picture))?;
+        Ok(Expectation {
+            input: input.into(),
+            cosine_float: cosine(&array.values, &float),
+            cosine_bundle: cosine(&array.values, &embedding),
+        })
+    }
+
+    fn report(&self, prepared: &Prepared, verified: &Verified, samples: &[Sample]) -> Report {
+        let notes = &self.integer.notes;
+        let layers: Vec<LayerReport> = notes
+            .iter()
+            .filter_map(|note| {
+                let step = self.integer.graph.steps.get(note.step)?;
+                Some(LayerReport {
+                    name: step.name.clone(),
+                    op: step.op.name(),
+                    macs: note.macs,
+                    snr_db: verified.snr_db.get(&note.value).copied(),
+                    n_coarser: note.n_coarser,
+                    n_wide: note.n_wide,
+                })
+            })
+            .collect();
+        let worst = verified.cosines.iter().enumerate().min_by(|a, b| a.1.total_cmp(b.1));
+        let n = verified.cosines.len();
+        Report {
+            embedding_len: self.engine.embedding_len(),
+            bundle_bytes: self.bytes.len(),
+            macs: prepared.graph.nodes.iter().map(|n| prepared.graph.macs(n)).sum(),
+            exact: self.draft.exact,
+            n_verified: n,
+            cosine_mean: (n > 0).then(|| verified.cosines.iter().sum::<f64>() / n as f64),
+            cosine_min: worst.map(|(_, c)| *c),
+            worst_file: worst.and_then(|(i, _)| samples.get(i)).map(|s| s.path.clone()),
+            inv_scale: self.draft.inv_scale,
+            clip_rate: self.clip_rate,
+            n_stated_scales: self.n_stated,
+            n_equalized: prepared.n_equalized,
+            n_coarser_channels: notes.iter().map(|n| n.n_coarser).sum(),
+            n_wide_channels: notes.iter().map(|n| n.n_wide).sum(),
+            layers,
+            ..Report::default()
+        }
+    }
+}
+
+/// The file's stem, or its folder's name where the file is called like all others; at most 64 bytes.
+fn bundle_name(path: &Path) -> String {
+    let stem = path.file_stem().map(|s| s.to_string_lossy().into_owned()).unwrap_or_default();
+    let folder = path.canonicalize().ok().and_then(|p| Some(p.parent()?.file_name()?.to_string_lossy().into_owned()));
+    let name = if stem == "model" { folder.unwrap_or(stem) } else { stem };
+    let mut end = name.len().min(64);
+    while !name.is_char_boundary(end) {
+        end -= 1;
+    }
+    if end == 0 { "backbone".into() } else { name[..end].into() }
+}
+
+struct Clock(Instant);
+
+impl Clock {
+    /// Milliseconds since the last lap.
+    fn lap(&mut self) -> f64 {
+        let ms = self.0.elapsed().as_secs_f64() * 1e3;
+        self.0 = Instant::now();
+        ms
+    }
+}
