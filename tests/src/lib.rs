@@ -1,0 +1,60 @@
+//! What the black-box tests and evaluation programs share: where things are, and how to run the tools.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::Once;
+
+/// Root of the workspace.
+pub fn workspace_root() -> PathBuf {
+    // This crate's folder is `tests` in the root.
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("..").canonicalize().unwrap_or_else(|_| PathBuf::from(".."))
+}
+
+/// A file or folder of the shared assets (`GRAFT_ASSETS`, else `../shared/assets` beside the workspace), or `None`
+/// with one line that says what is skipped.
+pub fn asset(path: &str) -> Option<PathBuf> {
+    let root = match std::env::var_os("GRAFT_ASSETS") {
+        Some(root) => PathBuf::from(root),
+        None => workspace_root().join("../shared/assets"),
+    };
+    let path = root.join(path);
+    if path.exists() {
+        Some(path)
+    } else {
+        eprintln!("skipped: {} is absent (set GRAFT_ASSETS)", path.display());
+        None
+    }
+}
+
+/// Folder that holds the binaries `graft` and `graftd` of the profile that runs now; builds them the first time,
+/// because cargo does not build other packages' binaries for a test.
+///
+/// # Panics
+/// If they cannot be built.
+pub fn bin_dir() -> PathBuf {
+    let exe = std::env::current_exe().expect("a running program has a path");
+    // target/<profile>/deps/<test> or target/<profile>/<program>
+    let dir = exe.parent().expect("an executable lies in a folder");
+    let dir = if dir.ends_with("deps") { dir.parent().expect("deps lies in a folder") } else { dir };
+    static BUILT: Once = Once::new();
+    BUILT.call_once(|| {
+        let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+        cargo.args(["build", "--quiet", "--locked", "-p", "graft", "-p", "graftd"]).current_dir(workspace_root());
+        if dir.ends_with("release") {
+            cargo.arg("--release");
+        }
+        if let Some(target) = dir.parent() {
+            cargo.arg("--target-dir").arg(target);
+        }
+        let status = cargo.status().expect("cargo can be started");
+        assert!(status.success(), "cargo build of graft and graftd failed");
+    });
+    dir.to_owned()
+}
+
+/// A `graft` command with its state in `data_dir` and no devices from the environment.
+pub fn graft(data_dir: &Path) -> Command {
+    let mut command = Command::new(bin_dir().join("graft"));
+    command.env("GRAFT_DATA_DIR", data_dir).env_remove("GRAFT_DEVICE").current_dir(workspace_root());
+    command
+}
