@@ -366,9 +366,7 @@ impl BundleWriter {
 
     fn push_case(&mut self, case: &Case, input_len: u64) -> SelfTest {
         let (input, input_hash) = match &case.input {
-            CaseInput::Stored(tensor) => {
-                (SelfTestInput::Stored(self.push_i8(tensor)), Digest::of(&to_bytes(tensor)))
-            }
+            CaseInput::Stored(tensor) => (SelfTestInput::Stored(self.push_i8(tensor)), Digest::of(&to_bytes(tensor))),
             CaseInput::Seeded(seed) => {
                 let tensor: Vec<u8> = seeded_bytes(*seed).take(input_len as usize).collect();
                 (SelfTestInput::Seeded(*seed), Digest::of(&tensor))
@@ -491,10 +489,13 @@ mod tests {
         let manifest = Manifest { made_by: String::new(), ..bundle.manifest().clone() };
         let payload = &bundle.file_bytes()[bundle.payload_start..];
         let hashes = [Digest::of(&encode(&manifest).unwrap()).to_string(), Digest::of(payload).to_string()];
-        assert_eq!(hashes, [
-            "77d1ba3d47c2723cba711a5156d4e195553bd2f6e712998d13dfc144be52f55c",
-            "6c5eff7e71df1fdaa09b8647c990ce169eed6bd0dc18946aa3eabc6f26219cf5",
-        ]);
+        assert_eq!(
+            hashes,
+            [
+                "77d1ba3d47c2723cba711a5156d4e195553bd2f6e712998d13dfc144be52f55c",
+                "6c5eff7e71df1fdaa09b8647c990ce169eed6bd0dc18946aa3eabc6f26219cf5",
+            ]
+        );
     }
 
     #[test]

@@ -81,7 +81,11 @@ impl Probe {
     }
 
     /// Runs one input; calls `each` with every probed value's ONNX numbers and returns the output `[D]`.
-    fn run(&self, input: &[f32], mut each: impl FnMut(&Probed, &[f32]) -> Result<(), QuantizeError>) -> Result<Vec<f32>, QuantizeError> {
+    fn run(
+        &self,
+        input: &[f32],
+        mut each: impl FnMut(&Probed, &[f32]) -> Result<(), QuantizeError>,
+    ) -> Result<Vec<f32>, QuantizeError> {
         let outputs = self.run.run(input)?;
         for probed in &self.values {
             each(probed, outputs.get(probed.tensor).map(Vec::as_slice).unwrap_or_default())?;
@@ -132,16 +136,28 @@ impl Probe {
     ///
     /// # Errors
     /// [`ImportError::Float`].
-    pub fn values(&self, input: &[f32]) -> Result<(HashMap<ValueId, Vec<f32>>, Vec<f32>), QuantizeError> {
+    pub fn values(&self, input: &[f32]) -> Result<FloatValues, QuantizeError> {
         let mut found = HashMap::new();
         let output = self.run(input, |probed, values| {
             if let Some(order) = &probed.order {
-                found.insert(probed.value, order.iter().map(|at| values.get(*at).copied().unwrap_or_default()).collect());
+                found.insert(
+                    probed.value,
+                    order.iter().map(|at| values.get(*at).copied().unwrap_or_default()).collect(),
+                );
             }
             Ok(())
         })?;
-        Ok((found, output))
+        Ok(FloatValues { values: found, output })
     }
+}
+
+/// One input's float values.
+#[derive(Clone, Debug)]
+pub struct FloatValues {
+    /// In our memory order, by value.
+    pub values: HashMap<ValueId, Vec<f32>>,
+    /// `[D]`.
+    pub output: Vec<f32>,
 }
 
 /// What the float network showed on the calibration inputs.
@@ -198,7 +214,10 @@ fn source_of(graph: &FloatGraph, value: ValueId) -> Option<(String, Vec<usize>)>
             let mut moved = Vec::with_capacity(order.len());
             for i in 0..shape[a] {
                 for j in 0..shape[b] {
-                    moved.extend((0..shape[c]).filter_map(|k| order.get(i * strides[a] + j * strides[b] + k * strides[c]).copied()));
+                    moved.extend(
+                        (0..shape[c])
+                            .filter_map(|k| order.get(i * strides[a] + j * strides[b] + k * strides[c]).copied()),
+                    );
                 }
             }
             Some((tensor, moved))

@@ -59,7 +59,8 @@ pub(crate) fn quantize_conv(conv: &Conv, input: &ConvInput<'_>, out: &Quant) -> 
             return Err(format!("channel {o} has weights that are not finite"));
         }
         let group = o / (out_c / conv.groups).max(1);
-        let of_channel = |list: &[f64], i: usize| list.get(group * in_per_group + i % in_per_group).copied().unwrap_or(0.0);
+        let of_channel =
+            |list: &[f64], i: usize| list.get(group * in_per_group + i % in_per_group).copied().unwrap_or(0.0);
         let offset: f64 = weights.iter().enumerate().map(|(i, w)| f64::from(*w) * of_channel(input.offsets, i)).sum();
         let bias = f64::from(*bias) + offset;
         let largest = weights.iter().fold(0f64, |m, w| m.max(f64::from(w.abs())));
@@ -82,7 +83,8 @@ pub(crate) fn quantize_conv(conv: &Conv, input: &ConvInput<'_>, out: &Quant) -> 
             }
         }
         let scale = m * unit;
-        let rounded: Vec<f64> = weights.iter().map(|w| (f64::from(*w) / scale).round_ties_even().clamp(-127.0, 127.0)).collect();
+        let rounded: Vec<f64> =
+            weights.iter().map(|w| (f64::from(*w) / scale).round_ties_even().clamp(-127.0, 127.0)).collect();
         // What rounding the weights adds to the sum on average is taken from the bias (Nagel et al. 2019,
         // arXiv:1906.04721, section 4.2).
         let shift: f64 = rounded

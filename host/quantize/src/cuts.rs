@@ -33,7 +33,11 @@ pub struct Cut {
 }
 
 /// Candidates in network order, and the suggested one among all tensors.
-pub(crate) fn find(graph: &GraphProto, known: &HashMap<String, Known>, lowered: &Lowered) -> (Vec<Cut>, Option<String>) {
+pub(crate) fn find(
+    graph: &GraphProto,
+    known: &HashMap<String, Known>,
+    lowered: &Lowered,
+) -> (Vec<Cut>, Option<String>) {
     let refused: HashSet<&str> = lowered.refused.iter().map(|r| &r.node[..]).collect();
     let possible = |tensor: &str| {
         lowered.items.contains_key(tensor)
@@ -76,11 +80,27 @@ fn cut_at(tensor: &str, known: &HashMap<String, Known>, lowered: &Lowered, possi
     let shape = known.get(tensor)?.shape.clone();
     let data = lowered.items.get(tensor)?;
     let value = lowered.graph.values.get(data.value)?;
-    let channels_last = shape.len() > 2 && data.view.walk(&(0..shape.len()).collect::<Vec<_>>()).is_some_and(|w| crate::view::View::is_memory_order(&w));
+    let channels_last = shape.len() > 2
+        && data
+            .view
+            .walk(&(0..shape.len()).collect::<Vec<_>>())
+            .is_some_and(|w| crate::view::View::is_memory_order(&w));
     let n: usize = shape.iter().product();
     let (embedding_len, pooled) = match shape[..] {
-        [_, c, h, w] if h * w > 1 => if channels_last { (w, true) } else { (c, true) },
-        [_, a, b] if a > 1 && b > 1 => if channels_last { (b, true) } else { (a, true) },
+        [_, c, h, w] if h * w > 1 => {
+            if channels_last {
+                (w, true)
+            } else {
+                (c, true)
+            }
+        }
+        [_, a, b] if a > 1 && b > 1 => {
+            if channels_last {
+                (b, true)
+            } else {
+                (a, true)
+            }
+        }
         _ => (n, false),
     };
     let mut needed = vec![false; lowered.graph.values.len()];
@@ -109,7 +129,7 @@ fn bottlenecks<'g>(graph: &'g GraphProto, lowered: &Lowered) -> Vec<&'g str> {
     let mut live: HashSet<&str> = graph.input.iter().map(|i| &i.name[..]).filter(|n| waiting.contains_key(n)).collect();
     let mut found = vec![];
     for node in &graph.node {
-        if !node.output.iter().any(|o| data(o)) {
+        if !node.output.iter().any(&data) {
             continue;
         }
         for input in node.input.iter().filter(|i| data(i)) {
@@ -151,8 +171,8 @@ fn embedding(graph: &GraphProto, known: &HashMap<String, Known>, lowered: &Lower
             }
             "Softmax" | "LogSoftmax" => probabilities = true,
             "GlobalAveragePool" | "AveragePool" | "ReduceMean" => pooled_after = true,
-            "Sigmoid" | "Flatten" | "Reshape" | "Squeeze" | "Identity" | "Dropout" | "Cast" | "Relu" | "Clip" | "Add"
-            | "Mul" | "Transpose" | "BatchNormalization" => {}
+            "Sigmoid" | "Flatten" | "Reshape" | "Squeeze" | "Identity" | "Dropout" | "Cast" | "Relu" | "Clip"
+            | "Add" | "Mul" | "Transpose" | "BatchNormalization" => {}
             _ => return None,
         }
         tensor = input.clone();

@@ -36,7 +36,11 @@ pub(crate) fn equalize(graph: &mut FloatGraph, calibration: &mut Calibration, fi
     let mut n = 0;
     for inner in inner {
         let largest = inner.reach.iter().fold(0f64, |m, r| m.max(*r));
-        let full: Vec<f64> = inner.reach.iter().map(|r| if *r > 0.0 { (largest / (r * HEADROOM)).clamp(1.0, FACTOR_MAX) } else { 1.0 }).collect();
+        let full: Vec<f64> = inner
+            .reach
+            .iter()
+            .map(|r| if *r > 0.0 { (largest / (r * HEADROOM)).clamp(1.0, FACTOR_MAX) } else { 1.0 })
+            .collect();
         let dense = inner.readers.iter().any(|r| conv_of(graph, *r).is_some_and(|c| c.groups != full.len()));
         let candidates: Vec<Vec<f64>> = if dense {
             EXPONENTS.iter().map(|e| full.iter().map(|f| f.powf(*e)).collect()).collect()
@@ -44,7 +48,12 @@ pub(crate) fn equalize(graph: &mut FloatGraph, calibration: &mut Calibration, fi
             vec![full]
         };
         let noise = |factors: &Vec<f64>| -> f64 {
-            inner.readers.iter().filter_map(|r| conv_of(graph, *r)).map(|conv| predicted_noise(conv, &inner, factors)).sum()
+            inner
+                .readers
+                .iter()
+                .filter_map(|r| conv_of(graph, *r))
+                .map(|conv| predicted_noise(conv, &inner, factors))
+                .sum()
         };
         let best = if candidates.len() == 1 {
             candidates.into_iter().next()
@@ -66,7 +75,12 @@ fn conv_of(graph: &FloatGraph, node: usize) -> Option<&Conv> {
 }
 
 /// A value that a convolution writes and only convolutions read.
-fn candidate(graph: &FloatGraph, calibration: &Calibration, fixed: &HashMap<String, Fixed>, value: ValueId) -> Option<Inner> {
+fn candidate(
+    graph: &FloatGraph,
+    calibration: &Calibration,
+    fixed: &HashMap<String, Fixed>,
+    value: ValueId,
+) -> Option<Inner> {
     if value == graph.output || value == graph.input {
         return None;
     }
@@ -121,7 +135,9 @@ fn predicted_noise(conv: &Conv, inner: &Inner, factors: &[f64]) -> f64 {
 
 /// What the scaled tensor spans.
 fn range(inner: &Inner, factors: &[f64]) -> [f64; 2] {
-    let scaled = |ends: &[f64]| ends.iter().zip(factors).map(|(e, f)| e * f).fold((0f64, 0f64), |(l, h), v| (l.min(v), h.max(v)));
+    let scaled = |ends: &[f64]| {
+        ends.iter().zip(factors).map(|(e, f)| e * f).fold((0f64, 0f64), |(l, h), v| (l.min(v), h.max(v)))
+    };
     [scaled(&inner.low).0, scaled(&inner.high).1]
 }
 
@@ -131,7 +147,11 @@ fn apply(graph: &mut FloatGraph, calibration: &mut Calibration, inner: &Inner, f
         if let FloatOp::Conv(conv) = &mut node.op {
             let per_output = conv.weights.len() / conv.bias.len().max(1);
             for (o, factor) in factors.iter().enumerate() {
-                conv.weights.iter_mut().skip(o * per_output).take(per_output).for_each(|w| *w = (f64::from(*w) * factor) as f32);
+                conv.weights
+                    .iter_mut()
+                    .skip(o * per_output)
+                    .take(per_output)
+                    .for_each(|w| *w = (f64::from(*w) * factor) as f32);
                 conv.bias[o] = (f64::from(conv.bias[o]) * factor) as f32;
             }
         }

@@ -194,7 +194,11 @@ pub fn picture_size(input: &ModelInput) -> Option<[u32; 3]> {
 pub fn picture_input(input: &ModelInput, options: &InputOptions) -> Result<Option<PictureInput>, SpecError> {
     let shape = || input.shape.iter().map(ToString::to_string).collect::<Vec<_>>().join(",");
     let Some([height, width, n_channels]) = picture_size(input) else {
-        return if *options == InputOptions::default() { Ok(None) } else { Err(SpecError::NotAPicture { shape: shape() }) };
+        return if *options == InputOptions::default() {
+            Ok(None)
+        } else {
+            Err(SpecError::NotAPicture { shape: shape() })
+        };
     };
     let value = |option, seen: String, allowed: &str| SpecError::Value { option, seen, allowed: allowed.into() };
     let norm = match (&options.norm, input.bytes) {
@@ -206,7 +210,11 @@ pub fn picture_input(input: &ModelInput, options: &InputOptions) -> Result<Optio
     let default = if n_channels == 1 { Channels::Grey } else { Channels::Rgb };
     let channels = options.channels.unwrap_or(default);
     if channels.count() != n_channels {
-        return Err(value("--channels", format!("{channels:?}").to_lowercase(), &format!("{n_channels} channels, as the model takes")));
+        return Err(value(
+            "--channels",
+            format!("{channels:?}").to_lowercase(),
+            &format!("{n_channels} channels, as the model takes"),
+        ));
     }
     let ratio = options.crop_ratio.unwrap_or(0.875);
     if !(ratio > 0.0 && ratio <= 1.0) {
@@ -220,7 +228,9 @@ pub fn picture_input(input: &ModelInput, options: &InputOptions) -> Result<Optio
     let fill = options.fill.unwrap_or(0);
     let (geometry, shown) = match options.resize.unwrap_or(Resize::Squash) {
         Resize::Squash => (Geometry::Squash, "squash".to_string()),
-        Resize::ShortestCrop => (Geometry::ShortestCrop { shorter_side: side }, format!("shortest side to {side}, centre crop")),
+        Resize::ShortestCrop => {
+            (Geometry::ShortestCrop { shorter_side: side }, format!("shortest side to {side}, centre crop"))
+        }
         Resize::Letterbox => (Geometry::Letterbox { fill }, format!("letterbox, border {fill}")),
         Resize::Strokes if channels == Channels::Grey && height == width => (Geometry::Strokes, "strokes".into()),
         Resize::Strokes => return Err(value("--resize", "strokes".into(), "a square grey input")),
@@ -272,7 +282,13 @@ fn affine_of(norm: &Norm, channels: Channels) -> Result<(Vec<[f64; 2]>, String),
         return Err(SpecError::Value { option: "--mean", seen: bad.to_string(), allowed: "a finite number".into() });
     }
     let of_255 = (scale * 255.0 - 1.0).abs() < 1e-6;
-    let pixel = if of_255 { "v / 255".into() } else if scale == 1.0 { "v".into() } else { format!("v * {scale}") };
+    let pixel = if of_255 {
+        "v / 255".into()
+    } else if scale == 1.0 {
+        "v".into()
+    } else {
+        format!("v * {scale}")
+    };
     let formula = format!("{text}({pixel} - {mean:?}) / {std:?}");
     let scale = if of_255 { 1.0 / 255.0 } else { scale };
     Ok((mean.iter().zip(&std).map(|(m, s)| [scale / s, -m / s]).collect(), formula))

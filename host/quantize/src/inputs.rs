@@ -122,7 +122,9 @@ pub fn load_folder(
         match load(&path, input, picture) {
             Ok(contents) => {
                 let room = n_max - loaded.samples.len();
-                loaded.samples.extend(contents.into_iter().take(room).map(|content| Sample { path: path.clone(), content }));
+                loaded
+                    .samples
+                    .extend(contents.into_iter().take(room).map(|content| Sample { path: path.clone(), content }));
             }
             Err(LoadError::NormMissing) => return Err(SpecError::NormMissing.into()),
             Err(LoadError::File(reason)) => loaded.skipped.push(Skipped { path, reason }),
@@ -133,7 +135,11 @@ pub fn load_folder(
             path: folder.into(),
             n_seen: loaded.n_seen,
             n_skipped: loaded.skipped.len(),
-            first_reason: loaded.skipped.first().map(|s| format!("{}: {}", s.path.display(), s.reason)).unwrap_or_default(),
+            first_reason: loaded
+                .skipped
+                .first()
+                .map(|s| format!("{}: {}", s.path.display(), s.reason))
+                .unwrap_or_default(),
         });
     }
     Ok(loaded)
@@ -210,7 +216,10 @@ impl Sample {
             return pixels.iter().enumerate().map(|(i, v)| value(i % c, *v)).collect();
         }
         // [H * W, C] -> [C, H * W]
-        (0..c).flat_map(|channel| pixels.iter().skip(channel).step_by(c).map(move |v| (channel, *v))).map(|(i, v)| value(i, v)).collect()
+        (0..c)
+            .flat_map(|channel| pixels.iter().skip(channel).step_by(c).map(move |v| (channel, *v)))
+            .map(|(i, v)| value(i, v))
+            .collect()
     }
 
     /// The integer network's input.
@@ -219,7 +228,11 @@ impl Sample {
             Content::Pixels(pixels) => {
                 let table = quantized.spec.image.as_ref().map(|i| &i.table[..]).unwrap_or_default();
                 let c = (table.len() / 256).max(1);
-                Ok(pixels.iter().enumerate().map(|(i, v)| table.get(i % c * 256 + usize::from(*v)).map_or(0, |q| *q as i8)).collect())
+                Ok(pixels
+                    .iter()
+                    .enumerate()
+                    .map(|(i, v)| table.get(i % c * 256 + usize::from(*v)).map_or(0, |q| *q as i8))
+                    .collect())
             }
             Content::Floats(values) => {
                 let array = Array { shape: quantized.spec.array.shape.clone(), values: values.clone() };

@@ -76,7 +76,11 @@ pub fn inspect(path: &Path, options: &ImportOptions) -> Result<Inspection, Impor
     let real_inputs = graph.input.iter().filter(|i| !initializers.contains(&i.name[..]));
     let mut inspection = Inspection {
         producer: format!("{} {}", proto.producer_name, proto.producer_version).trim().to_string(),
-        opset: proto.opset_import.iter().find(|o| o.domain.is_empty() || o.domain == "ai.onnx").map_or(0, |o| o.version),
+        opset: proto
+            .opset_import
+            .iter()
+            .find(|o| o.domain.is_empty() || o.domain == "ai.onnx")
+            .map_or(0, |o| o.version),
         inputs: real_inputs.map(crate::model::stated_input).collect(),
         chosen_input: None,
         outputs: graph.output.iter().map(|o| o.name.clone()).collect(),

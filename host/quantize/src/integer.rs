@@ -2,8 +2,8 @@
 
 use std::collections::HashMap;
 
-use graft_bundle::graph::{DataType, Graph, Op, Requantize, Step, Tensor, TensorId, Window};
 use graft_bundle::BundleWriter;
+use graft_bundle::graph::{DataType, Graph, Op, Requantize, Step, Tensor, TensorId, Window};
 
 use crate::conv_weights::{ConvInput, quantize_conv};
 use crate::error::QuantizeError;
@@ -127,7 +127,8 @@ impl Builder<'_> {
             FloatOp::Select(select) => self.select(node, select, first),
             FloatOp::Add { signs } => {
                 let factors = [signs[0] * a.scale / out.scale, signs[1] * b.scale / out.scale];
-                let (multipliers, shift) = add_multipliers(factors).ok_or_else(|| failed(format!("its operands differ too much in scale ({factors:?})")))?;
+                let (multipliers, shift) = add_multipliers(factors)
+                    .ok_or_else(|| failed(format!("its operands differ too much in scale ({factors:?})")))?;
                 let output = self.tensor(node.output, None);
                 self.push(node, Op::Add { multipliers, shift, low, high }, output);
             }
@@ -139,7 +140,11 @@ impl Builder<'_> {
             FloatOp::AveragePool { window, count_pad } => {
                 let multiplier = multiplier(a.scale / out.scale).map_err(failed)?;
                 let output = self.tensor(node.output, None);
-                self.push(node, Op::AveragePool { window: *window, count_pad: *count_pad, multiplier, low, high }, output);
+                self.push(
+                    node,
+                    Op::AveragePool { window: *window, count_pad: *count_pad, multiplier, low, high },
+                    output,
+                );
             }
             FloatOp::GlobalMean => self.global_mean(node, first, [low, high])?,
             FloatOp::MaxPool(window) => {
@@ -180,7 +185,13 @@ impl Builder<'_> {
         Ok(())
     }
 
-    fn conv(&mut self, node: &FloatNode, conv: &crate::float_graph::Conv, input: ValueId, [low, high]: [i32; 2]) -> Result<(), QuantizeError> {
+    fn conv(
+        &mut self,
+        node: &FloatNode,
+        conv: &crate::float_graph::Conv,
+        input: ValueId,
+        [low, high]: [i32; 2],
+    ) -> Result<(), QuantizeError> {
         let (a, out) = (self.quant(input), self.quant(node.output));
         let in_c = self.shape(input)[2] as usize;
         let empty = vec![];
@@ -276,7 +287,11 @@ fn clamp(out: &Quant, clamp: Option<(f64, f64)>) -> [i32; 2] {
 /// M of a real factor.
 fn multiplier(factor: f64) -> Result<i32, String> {
     let m = (factor * ONE).round_ties_even();
-    if (1.0..8_388_608.0).contains(&m) { Ok(m as i32) } else { Err(format!("a factor of {factor} has no multiplier in 1..2^23")) }
+    if (1.0..8_388_608.0).contains(&m) {
+        Ok(m as i32)
+    } else {
+        Err(format!("a factor of {factor} has no multiplier in 1..2^23"))
+    }
 }
 
 /// Multipliers within 2^21 and their shift for two real factors, as fine as they get.

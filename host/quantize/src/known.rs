@@ -114,7 +114,11 @@ fn independent_of(nodes: &[NodeProto], failed: &[usize]) -> Vec<usize> {
 }
 
 /// Facts of all tensors of a graph of the given nodes, or what tract complained about.
-fn facts_of(model: &mut ModelProto, all_nodes: &[NodeProto], alive: &[usize]) -> Result<HashMap<String, Known>, String> {
+fn facts_of(
+    model: &mut ModelProto,
+    all_nodes: &[NodeProto],
+    alive: &[usize],
+) -> Result<HashMap<String, Known>, String> {
     let Some(graph) = model.graph.as_mut() else { return Ok(HashMap::new()) };
     graph.node = alive.iter().filter_map(|i| all_nodes.get(*i)).cloned().collect();
     let names: Vec<String> = tensor_names(graph);

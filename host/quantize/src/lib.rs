@@ -48,11 +48,11 @@ pub use cuts::Cut;
 pub use error::{ImportError, QuantizeError, Refused, SpecError};
 pub use float_run::{FloatBackbone, FloatRun};
 pub use input_spec::{InputOptions, Norm, Resize};
-pub use inspect::{Inspection, InspectedInput, OperatorCount, inspect};
+pub use inspect::{InspectedInput, Inspection, OperatorCount, inspect};
 pub use lower::{ClassifiedNode, NodeClass};
 pub use model::{ImportOptions, Model, ModelInput};
 pub use onnx_file::MODEL_BYTES_MAX;
-pub use quantize::{CALIBRATION_FEW, CALIBRATION_MAX, Progress, Quantized, QuantizeOptions, quantize};
+pub use quantize::{CALIBRATION_FEW, CALIBRATION_MAX, Progress, QuantizeOptions, Quantized, quantize};
 pub use report::{Expectation, LayerReport, Report, Timings};
 pub use scales::RangeMethod;
 

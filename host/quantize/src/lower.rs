@@ -113,7 +113,8 @@ pub fn lower(
     for name in onnx.node.iter().flat_map(|n| &n.input).chain(outputs) {
         *n_readers.entry(name.clone()).or_default() += 1;
     }
-    let mut walk = Lowering { known, graph: FloatGraph::default(), items: HashMap::new(), producer: HashMap::new(), n_readers };
+    let mut walk =
+        Lowering { known, graph: FloatGraph::default(), items: HashMap::new(), producer: HashMap::new(), n_readers };
     walk.graph.values.push(Value::new(shape, Some(Source { tensor: input.into(), view: view.clone() })));
     walk.items.insert(input.into(), Data { value: 0, view, unary: Unary::X, pad: None, sole: false });
     let (mut refused, mut nodes) = (vec![], vec![]);
@@ -162,7 +163,9 @@ impl Lowered {
             // The embedding's order is the ONNX tensor's.
             let all: Vec<usize> = (0..data.view.axes.len()).collect();
             let flat = Layout { h: vec![], w: vec![], c: all };
-            if walk.graph.values[value].shape != [1, 1, c] || !View::is_memory_order(&data.view.walk(&flat.c).unwrap_or_default()) {
+            if walk.graph.values[value].shape != [1, 1, c]
+                || !View::is_memory_order(&data.view.walk(&flat.c).unwrap_or_default())
+            {
                 value = walk.in_memory(&data, &flat, tensor)?;
             }
         }
@@ -277,11 +280,18 @@ impl Lowering<'_> {
             let layout = self.layout_of(&data.view)?;
             let [h, w, c] = self.sizes(&data.view, &layout);
             let input = self.in_memory(&data, &layout, name)?;
-            let window = graft_bundle::graph::Window { pad_before: [top, left], pad_after: [bottom, right], ..point_window() };
+            let window =
+                graft_bundle::graph::Window { pad_before: [top, left], pad_after: [bottom, right], ..point_window() };
             let shape = [h + (top + bottom) as usize, w + (left + right) as usize, c];
             let op = FloatOp::Select(Select { window, tap: [0, 0], channels: None });
             let value = self.push(name, op, vec![input], shape, None);
-            data = Data { value, view: self.view_of(data.view.axes.len(), shape, &layout), unary: Unary::X, pad: None, sole: data.sole };
+            data = Data {
+                value,
+                view: self.view_of(data.view.axes.len(), shape, &layout),
+                unary: Unary::X,
+                pad: None,
+                sole: data.sole,
+            };
             self.found_in(name, &data);
         }
         if data.unary != Unary::X {
@@ -360,7 +370,14 @@ impl Lowering<'_> {
     // What an operator writes.
 
     /// Adds a node and its value.
-    pub fn push(&mut self, name: &str, op: FloatOp, inputs: Vec<ValueId>, shape: [usize; 3], clamp: Option<(f64, f64)>) -> ValueId {
+    pub fn push(
+        &mut self,
+        name: &str,
+        op: FloatOp,
+        inputs: Vec<ValueId>,
+        shape: [usize; 3],
+        clamp: Option<(f64, f64)>,
+    ) -> ValueId {
         let value = self.graph.values.len();
         self.graph.values.push(Value::new(shape, None));
         self.producer.insert(value, self.graph.nodes.len());
@@ -419,12 +436,14 @@ impl Lowering<'_> {
     /// The value whose memory is the tensor as `[H, W, C]`; reorders only if it has to.
     pub fn in_memory(&mut self, data: &Data, layout: &Layout, name: &str) -> Result<ValueId, Reason> {
         let axes: Vec<usize> = layout.h.iter().chain(&layout.w).chain(&layout.c).copied().collect();
-        let walk = data.view.walk(&axes).ok_or_else(|| format!("its batch is not 1 (shape {:?})", data.view.shape()))?;
+        let walk =
+            data.view.walk(&axes).ok_or_else(|| format!("its batch is not 1 (shape {:?})", data.view.shape()))?;
         let shape = self.sizes(&data.view, layout);
         let mut value = data.value;
         if !View::is_memory_order(&walk) {
             let (sizes, permutation) = data.view.runs(&walk);
-            let [a, b, c] = pad3(&sizes).ok_or_else(|| format!("it reorders {} axes at once; at most 3", sizes.len()))?;
+            let [a, b, c] =
+                pad3(&sizes).ok_or_else(|| format!("it reorders {} axes at once; at most 3", sizes.len()))?;
             value = self.reshape(value, [a, b, c], name);
             let extra = 3 - sizes.len();
             let axes: Vec<u32> = (0..extra).chain(permutation.iter().map(|p| p + extra)).map(|a| a as u32).collect();

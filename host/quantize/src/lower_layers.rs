@@ -17,7 +17,11 @@ impl Lowering<'_> {
         let (out_c, in_c, kernel) = match shape[..] {
             [o, i, k] => (o, i, [1, k]),
             [o, i, kh, kw] => (o, i, [kh, kw]),
-            _ => return Err(format!("its weights have shape {shape:?}; convolutions over one or two axes are supported")),
+            _ => {
+                return Err(format!(
+                    "its weights have shape {shape:?}; convolutions over one or two axes are supported"
+                ));
+            }
         };
         let bias = match self.input(node, 2) {
             None => vec![0.0; out_c],
@@ -31,7 +35,8 @@ impl Lowering<'_> {
         };
         let layout = spatial_layout(&data.view)?;
         let [h, w, c] = self.sizes(&data.view, &layout);
-        let groups = usize::try_from(int(node, "group", 1)).ok().filter(|g| *g > 0).ok_or("its group is not positive")?;
+        let groups =
+            usize::try_from(int(node, "group", 1)).ok().filter(|g| *g > 0).ok_or("its group is not positive")?;
         if in_c * groups != c || out_c % groups != 0 || bias.len() != out_c {
             return Err(format!("weights {shape:?} in {groups} groups do not fit {c} channels"));
         }
@@ -65,7 +70,8 @@ impl Lowering<'_> {
         }
         let (shape, weights) = self.floats(node, 1).ok_or("its weights depend on the input")?;
         let [rows, columns] = shape[..] else { return Err(format!("its weights have shape {shape:?}")) };
-        let (in_c, out_c, transposed) = if int(node, "transB", 0) != 0 { (columns, rows, true) } else { (rows, columns, false) };
+        let (in_c, out_c, transposed) =
+            if int(node, "transB", 0) != 0 { (columns, rows, true) } else { (rows, columns, false) };
         let (alpha, beta) = (float(node, "alpha", 1.0) as f32, float(node, "beta", 1.0) as f32);
         let bias = match self.input(node, 2) {
             None => vec![0.0; out_c],
@@ -84,7 +90,8 @@ impl Lowering<'_> {
 
     /// MatMul with constant weights on the last axis.
     pub(crate) fn matmul(&mut self, node: &NodeProto) -> Result<(), Reason> {
-        let (shape, weights) = self.floats(node, 1).ok_or("both factors depend on the input, or the first is constant")?;
+        let (shape, weights) =
+            self.floats(node, 1).ok_or("both factors depend on the input, or the first is constant")?;
         let [in_c, out_c] = shape[..] else { return Err(format!("its weights have shape {shape:?}")) };
         self.fully_connected(node, in_c, out_c, |o, i| weights[i * out_c + o], vec![0.0; out_c])
     }
@@ -125,7 +132,13 @@ impl Lowering<'_> {
             view = View::new(rank, &sizes, &(0..rank).collect::<Vec<_>>());
         }
         let weights = (0..out_c).flat_map(|o| order.iter().map(move |i| (o, *i))).map(|(o, i)| weight(o, i)).collect();
-        self.emit(node, FloatOp::Conv(Conv { window: point_window(), groups: 1, weights, bias }), vec![input], out, view);
+        self.emit(
+            node,
+            FloatOp::Conv(Conv { window: point_window(), groups: 1, weights, bias }),
+            vec![input],
+            out,
+            view,
+        );
         Ok(())
     }
 
@@ -148,7 +161,14 @@ impl Lowering<'_> {
     }
 
     /// `x * factors[c] + sums[c]` along one ONNX axis: into the convolution before it, else a 1x1 depthwise one.
-    pub(crate) fn affine(&mut self, node: &NodeProto, input: usize, channel_axis: usize, factors: Vec<f64>, sums: Vec<f64>) -> Result<(), Reason> {
+    pub(crate) fn affine(
+        &mut self,
+        node: &NodeProto,
+        input: usize,
+        channel_axis: usize,
+        factors: Vec<f64>,
+        sums: Vec<f64>,
+    ) -> Result<(), Reason> {
         let mut data = self.data(node, input)?;
         let rank = data.view.axes.len();
         let name = node.output.first().cloned().unwrap_or_default();
@@ -230,7 +250,12 @@ impl Lowering<'_> {
                 }
             }
         }
-        if average && count_pad && window.pad_before == [0, 0] && window.pad_after == [0, 0] && window.dilation != [1, 1] {
+        if average
+            && count_pad
+            && window.pad_before == [0, 0]
+            && window.pad_after == [0, 0]
+            && window.dilation != [1, 1]
+        {
             return Err("it averages with gaps".into());
         }
         let [out_h, out_w] = output_size(&window, h, w)?;
@@ -255,10 +280,23 @@ impl Lowering<'_> {
         let stated = stated.ok_or("it reduces all axes")?;
         let mut axes: Vec<usize> = stated.iter().filter_map(|a| axis(*a, rank)).collect();
         axes.sort_unstable();
-        self.reduce_axes(node, axes, int(node, "keepdims", 1) != 0, node.op_type == "ReduceMax", node.op_type == "ReduceSum")
+        self.reduce_axes(
+            node,
+            axes,
+            int(node, "keepdims", 1) != 0,
+            node.op_type == "ReduceMax",
+            node.op_type == "ReduceSum",
+        )
     }
 
-    fn reduce_axes(&mut self, node: &NodeProto, axes: Vec<usize>, keep: bool, maximum: bool, sum: bool) -> Result<(), Reason> {
+    fn reduce_axes(
+        &mut self,
+        node: &NodeProto,
+        axes: Vec<usize>,
+        keep: bool,
+        maximum: bool,
+        sum: bool,
+    ) -> Result<(), Reason> {
         let data = self.solid_input(node, 0)?;
         let shape = data.view.shape();
         let spatial: Vec<usize> = axes.iter().copied().filter(|a| shape.get(*a) != Some(&1)).collect();
@@ -266,7 +304,8 @@ impl Lowering<'_> {
         let layout = match spatial[..] {
             [] => {
                 // Nothing to reduce: only axes of length 1 go away.
-                let shape: Vec<usize> = (0..shape.len()).filter(|a| keep || !axes.contains(a)).map(|a| shape[a]).collect();
+                let shape: Vec<usize> =
+                    (0..shape.len()).filter(|a| keep || !axes.contains(a)).map(|a| shape[a]).collect();
                 let view = data.view.reshaped(&shape).ok_or("shape")?;
                 self.rename(node, data, view);
                 return Ok(());
@@ -282,7 +321,11 @@ impl Lowering<'_> {
         let before = self.graph.nodes.len();
         let input = self.in_memory(&data, &layout, &node_name(node))?;
         // Reducing channels of a picture would need its data turned around: that is a layer norm, not a pool.
-        if self.graph.nodes.iter().skip(before).any(|n| matches!(n.op, FloatOp::Transpose(_))) && shape.len() > 2 && axes.contains(&1) && data.view.axes.len() == 4 {
+        if self.graph.nodes.iter().skip(before).any(|n| matches!(n.op, FloatOp::Transpose(_)))
+            && shape.len() > 2
+            && axes.contains(&1)
+            && data.view.axes.len() == 4
+        {
             return Err(format!("it reduces the channels (axes {axes:?} of {shape:?})"));
         }
         let kept: Vec<usize> = (0..shape.len()).filter(|a| keep || !axes.contains(a)).collect();
@@ -344,7 +387,11 @@ fn window(node: &NodeProto, kernel: [usize; 2], size: [usize; 2]) -> Result<Wind
         }
         _ => {
             let pads = ints(node, "pads").unwrap_or_default();
-            let pads: Vec<u32> = pads.iter().map(|p| u32::try_from(*p)).collect::<Result<_, _>>().map_err(|_| "its padding is negative")?;
+            let pads: Vec<u32> = pads
+                .iter()
+                .map(|p| u32::try_from(*p))
+                .collect::<Result<_, _>>()
+                .map_err(|_| "its padding is negative")?;
             match pads[..] {
                 [] => {}
                 [left, right] => (window.pad_before[1], window.pad_after[1]) = (left, right),
@@ -372,4 +419,3 @@ pub(crate) fn output_size(window: &Window, h: usize, w: usize) -> Result<[usize;
         _ => Err(format!("its {}x{} window does not fit a {h}x{w} input", window.kernel[0], window.kernel[1])),
     }
 }
-

@@ -196,7 +196,14 @@ impl Lowering<'_> {
     }
 
     /// An operand that is a constant: one number, or one per channel.
-    fn with_constant(&mut self, node: &NodeProto, function: Function2, this: usize, shape: &[usize], values: &[f32]) -> Result<(), Reason> {
+    fn with_constant(
+        &mut self,
+        node: &NodeProto,
+        function: Function2,
+        this: usize,
+        shape: &[usize],
+        values: &[f32],
+    ) -> Result<(), Reason> {
         let data = self.data(node, this)?;
         let data = if data.pad.is_some() { self.solid_input(node, this)? } else { data };
         let rank = data.view.axes.len();
@@ -209,7 +216,9 @@ impl Lowering<'_> {
         if values.iter().all(|v| *v == first) {
             let constant = Unary::Constant(first.into());
             let data = widened(data, out.len());
-            self.apply(node, data, |x| if this == 0 { Unary::call2(function, x, constant) } else { Unary::call2(function, constant, x) });
+            self.apply(node, data, |x| {
+                if this == 0 { Unary::call2(function, x, constant) } else { Unary::call2(function, constant, x) }
+            });
             return Ok(());
         }
         // Aligned at the last axis, all but one of length 1.
@@ -281,14 +290,22 @@ impl Lowering<'_> {
     }
 
     fn pad(&mut self, node: &NodeProto) -> Result<(), Reason> {
-        let pads = self.ints(node, 1).or_else(|| ints(node, "pads").map(<[i64]>::to_vec)).ok_or("its padding depends on the input")?;
+        let pads = self
+            .ints(node, 1)
+            .or_else(|| ints(node, "pads").map(<[i64]>::to_vec))
+            .ok_or("its padding depends on the input")?;
         let value = match self.input(node, 2) {
             None => float(node, "value", 0.0) as f32,
-            Some(_) => self.floats(node, 2).and_then(|(_, v)| v.first().copied()).ok_or("its value depends on the input")?,
+            Some(_) => {
+                self.floats(node, 2).and_then(|(_, v)| v.first().copied()).ok_or("its value depends on the input")?
+            }
         };
         let mode = string(node, "mode", "constant");
         if mode != "constant" || value != 0.0 {
-            return Err(format!("it pads with {}; only zeros are supported", if mode == "constant" { value.to_string() } else { mode }));
+            return Err(format!(
+                "it pads with {}; only zeros are supported",
+                if mode == "constant" { value.to_string() } else { mode }
+            ));
         }
         let mut data = self.solid_input(node, 0)?;
         let rank = data.view.axes.len();
@@ -331,9 +348,19 @@ impl Lowering<'_> {
                 let [h, w, c] = self.sizes(&data.view, &layout);
                 let input = self.in_memory(&data, &layout, &name)?;
                 let shape = [h + (top + bottom) as usize, w + (left + right) as usize, c];
-                let window = Window { pad_before: [top as u32, left as u32], pad_after: [bottom as u32, right as u32], ..point_window() };
+                let window = Window {
+                    pad_before: [top as u32, left as u32],
+                    pad_after: [bottom as u32, right as u32],
+                    ..point_window()
+                };
                 let view = self.view_of(rank, shape, &layout);
-                self.emit(node, FloatOp::Select(Select { window, tap: [0, 0], channels: None }), vec![input], shape, view);
+                self.emit(
+                    node,
+                    FloatOp::Select(Select { window, tap: [0, 0], channels: None }),
+                    vec![input],
+                    shape,
+                    view,
+                );
             }
         } else if before + after == 0 {
             let view = data.view.clone();
@@ -348,7 +375,9 @@ impl Lowering<'_> {
 
     fn slice(&mut self, node: &NodeProto) -> Result<(), Reason> {
         let rank = self.data(node, 0)?.view.axes.len();
-        let list = |walk: &Self, input: usize, name: &str| walk.ints(node, input).or_else(|| ints(node, name).map(<[i64]>::to_vec));
+        let list = |walk: &Self, input: usize, name: &str| {
+            walk.ints(node, input).or_else(|| ints(node, name).map(<[i64]>::to_vec))
+        };
         let starts = list(self, 1, "starts").ok_or("its starts depend on the input")?;
         let ends = list(self, 2, "ends").ok_or("its ends depend on the input")?;
         let axes = list(self, 3, "axes").unwrap_or_else(|| (0..starts.len() as i64).collect());
@@ -374,7 +403,8 @@ impl Lowering<'_> {
         let along = axis(int(node, "axis", 0), data.view.axes.len()).ok_or("its axis is not there")?;
         let mut start = 0;
         for (index, output) in node.output.iter().enumerate() {
-            let n = self.known.get(output).and_then(|k| k.shape.get(along)).copied().ok_or("its parts are not known")?;
+            let n =
+                self.known.get(output).and_then(|k| k.shape.get(along)).copied().ok_or("its parts are not known")?;
             let part = self.take(node, data.clone(), along, &(start..start + n).collect::<Vec<_>>(), 1)?;
             self.store(node, index, part);
             start += n;
@@ -409,7 +439,14 @@ impl Lowering<'_> {
     }
 
     /// The given indices along one ONNX axis; `step` apart where that axis is height or width.
-    fn take(&mut self, node: &NodeProto, data: Data, along: usize, indices: &[usize], step: usize) -> Result<Data, Reason> {
+    fn take(
+        &mut self,
+        node: &NodeProto,
+        data: Data,
+        along: usize,
+        indices: &[usize],
+        step: usize,
+    ) -> Result<Data, Reason> {
         let shape = data.view.shape();
         let rank = shape.len();
         if indices.len() == shape[along] && indices.iter().enumerate().all(|(i, at)| i == *at) {
@@ -439,8 +476,15 @@ impl Lowering<'_> {
             tap[side] = first as u32;
             let mut out = [h, w, c];
             out[side] = indices.len();
-            let value = self.push(&name, FloatOp::Select(Select { window, tap, channels: None }), vec![input], out, None);
-            return Ok(Data { value, view: self.view_of(rank, out, &natural), unary: Unary::X, pad: None, sole: false });
+            let value =
+                self.push(&name, FloatOp::Select(Select { window, tap, channels: None }), vec![input], out, None);
+            return Ok(Data {
+                value,
+                view: self.view_of(rank, out, &natural),
+                unary: Unary::X,
+                pad: None,
+                sole: false,
+            });
         }
         let (h, w): (Vec<usize>, Vec<usize>) = match rank {
             4 => (natural.h, natural.w),
@@ -463,7 +507,10 @@ impl Lowering<'_> {
             }
             let mut place = vec![0usize];
             for factor in &front[n_front..] {
-                place = place.iter().flat_map(|p| (0..data.view.factors[*factor]).map(|i| p + i * stride[*factor]).collect::<Vec<_>>()).collect();
+                place = place
+                    .iter()
+                    .flat_map(|p| (0..data.view.factors[*factor]).map(|i| p + i * stride[*factor]).collect::<Vec<_>>())
+                    .collect();
             }
             (self.reshape(data.value, [out_h, out_w, in_c], &name), place)
         } else {
@@ -494,7 +541,12 @@ impl Lowering<'_> {
         }
         let data = self.solid_input(node, 0)?;
         let before = data.view.shape();
-        let after = node.output.first().and_then(|o| self.known.get(o)).map(|k| k.shape.clone()).ok_or("its size is not known")?;
+        let after = node
+            .output
+            .first()
+            .and_then(|o| self.known.get(o))
+            .map(|k| k.shape.clone())
+            .ok_or("its size is not known")?;
         let layout = self.layout_of(&data.view)?;
         let mut factor = [1u32; 2];
         for (a, (from, to)) in before.iter().zip(&after).enumerate() {
@@ -513,7 +565,11 @@ impl Lowering<'_> {
         let rounding = string(node, "nearest_mode", "round_prefer_floor");
         let block = match (&node.op_type[..], &transformation[..], &rounding[..]) {
             ("Upsample", ..) | (_, "asymmetric", "floor") => true,
-            (_, "half_pixel" | "pytorch_half_pixel" | "half_pixel_symmetric", "round_prefer_floor" | "round_prefer_ceil") => true,
+            (
+                _,
+                "half_pixel" | "pytorch_half_pixel" | "half_pixel_symmetric",
+                "round_prefer_floor" | "round_prefer_ceil",
+            ) => true,
             (_, "asymmetric", "round_prefer_floor") => factor.iter().all(|f| *f <= 2),
             _ => false,
         };

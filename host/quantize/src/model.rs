@@ -117,12 +117,14 @@ impl Model {
     pub(crate) fn cut(&self, tensor: &str) -> Result<(FloatGraph, usize, bool), ImportError> {
         let Some(graph) = self.proto.graph.as_ref() else { return Err(ImportError::NoCut) };
         let before = ancestors(graph, &[tensor.to_string()]);
-        let others: Vec<String> = graph.input.iter().map(|i| &i.name).filter(|n| **n != self.input.name).cloned().collect();
+        let others: Vec<String> =
+            graph.input.iter().map(|i| &i.name).filter(|n| **n != self.input.name).cloned().collect();
         let others: Vec<String> = others.into_iter().filter(|n| before.tensors.contains(n)).collect();
         if !others.is_empty() {
             return Err(ImportError::OtherInputs { cut: tensor.into(), input: self.input.name.clone(), others });
         }
-        let refused: Vec<Refused> = self.lowered.refused.iter().filter(|r| before.nodes.contains(&r.node)).cloned().collect();
+        let refused: Vec<Refused> =
+            self.lowered.refused.iter().filter(|r| before.nodes.contains(&r.node)).cloned().collect();
         if !refused.is_empty() {
             return Err(ImportError::Refused { refused });
         }
@@ -232,12 +234,17 @@ fn choose_input(graph: &mut GraphProto, options: &ImportOptions) -> Result<Model
             let rest: Option<Vec<usize>> = stated.iter().skip(1).copied().collect();
             let rest = rest.filter(|_| !stated.is_empty());
             let rest = rest.ok_or_else(|| ImportError::OpenShape { input: name.clone(), shape: text.clone() })?;
-            if stated.len() == 1 { stated.iter().filter_map(|d| *d).collect() } else { std::iter::once(1).chain(rest).collect() }
+            if stated.len() == 1 {
+                stated.iter().filter_map(|d| *d).collect()
+            } else {
+                std::iter::once(1).chain(rest).collect()
+            }
         }
     };
     let n = shape.iter().try_fold(1usize, |n, d| n.checked_mul(*d)).unwrap_or(usize::MAX);
     if shape.is_empty() || shape.len() > 4 || n == 0 || n > INPUT_ELEMENTS_MAX {
-        let reason = format!("its shape is {shape:?}; 1 to 4 axes and at most {INPUT_ELEMENTS_MAX} elements are supported");
+        let reason =
+            format!("its shape is {shape:?}; 1 to 4 axes and at most {INPUT_ELEMENTS_MAX} elements are supported");
         return Err(ImportError::Graph { node: name, reason });
     }
     if let Some(TypeValue::TensorType(tensor)) = info.r#type.as_mut().and_then(|t| t.value.as_mut()) {

@@ -32,9 +32,8 @@ pub fn read(path: &Path) -> Result<ModelProto, ImportError> {
     let mut content = Vec::new();
     file.read_to_end(&mut content).map_err(unreadable)?;
     let not_onnx = |reason: String| ImportError::NotOnnx { path: path.into(), reason };
-    let mut model = tract_onnx::onnx()
-        .proto_model_for_read(&mut &content[..])
-        .map_err(|e| not_onnx(format!("{:#}", e)))?;
+    let mut model =
+        tract_onnx::onnx().proto_model_for_read(&mut &content[..]).map_err(|e| not_onnx(format!("{:#}", e)))?;
     drop(content);
     if model.graph.as_ref().is_none_or(|g| g.node.is_empty()) {
         return Err(not_onnx("it holds no graph".into()));
@@ -94,7 +93,8 @@ fn load_external_data(model: &mut ModelProto, folder: &Path) -> Result<(), Impor
         let location = entry("location").unwrap_or_default();
         let path = inside(folder, &location)
             .ok_or_else(|| ImportError::ExternalPath { tensor: tensor.name.clone(), location: location.clone() })?;
-        let wrong = |reason: String| ImportError::ExternalData { tensor: tensor.name.clone(), path: path.clone(), reason };
+        let wrong =
+            |reason: String| ImportError::ExternalData { tensor: tensor.name.clone(), path: path.clone(), reason };
         let mut file = File::open(&path).map_err(|e| wrong(e.to_string()))?;
         let size = file.metadata().map_err(|e| wrong(e.to_string()))?.len();
         let number = |key: &str, otherwise: u64| match entry(key) {

@@ -14,13 +14,15 @@ use crate::calibrate::{Calibration, Probe};
 use crate::equalize::equalize;
 use crate::error::{QuantizeError, SpecError};
 use crate::float_graph::{FloatGraph, FloatOp, ValueId};
-use crate::input_spec::{InputOptions, PictureInput, QuantizedInput, picture_input, picture_size, quantized_input, read_config};
+use crate::input_spec::{
+    InputOptions, PictureInput, QuantizedInput, picture_input, picture_size, quantized_input, read_config,
+};
 use crate::inputs::{Content, LoadError, Sample, load, load_folder};
 use crate::integer::{Context, Integer, build};
 use crate::model::{ImportOptions, Model};
 use crate::report::{Expectation, LayerReport, Report, Timings};
 use crate::scales::{RangeMethod, choose, separate_joined};
-use crate::verify::{Verified, cosine, verify};
+use crate::verify::{Pair, Verified, cosine, verify};
 
 /// Calibration inputs beyond this bring nothing (ranges have settled) but time.
 pub const CALIBRATION_MAX: usize = 200;
@@ -123,7 +125,11 @@ pub struct Quantized {
 ///
 /// # Errors
 /// [`QuantizeError`]; nothing is written anywhere.
-pub fn quantize(path: &Path, options: &QuantizeOptions, progress: &mut dyn FnMut(Progress)) -> Result<Quantized, QuantizeError> {
+pub fn quantize(
+    path: &Path,
+    options: &QuantizeOptions,
+    progress: &mut dyn FnMut(Progress),
+) -> Result<Quantized, QuantizeError> {
     let mut timings = Timings::default();
     let mut clock = Clock(Instant::now());
     let model = Model::open(path, &options.import)?;
@@ -141,14 +147,23 @@ pub fn quantize(path: &Path, options: &QuantizeOptions, progress: &mut dyn FnMut
     timings.calibrate_ms = clock.lap();
     let name = options.name.clone().unwrap_or_else(|| bundle_name(path));
     let mut made = prepared.quantize(&model, options, &name, embedding_len)?;
-    let case_input = loaded.samples.first().map(|s| s.tensor(&prepared.input)).transpose().map_err(|message| QuantizeError::Bundle { message })?;
+    let case_input = loaded
+        .samples
+        .first()
+        .map(|s| s.tensor(&prepared.input))
+        .transpose()
+        .map_err(|message| QuantizeError::Bundle { message })?;
     made.add_self_tests(case_input)?;
     timings.quantize_ms = clock.lap();
     progress(Progress::Quantized);
 
     let verified_samples: Vec<Sample> = loaded.samples.iter().take(options.n_verify).cloned().collect();
     let verified = made.verify(&model, &prepared, picture.as_ref(), &verified_samples)?;
-    let expect = options.expect.as_ref().map(|(input, expected)| made.expect(&model, &prepared, picture.as_ref(), input, expected)).transpose()?;
+    let expect = options
+        .expect
+        .as_ref()
+        .map(|(input, expected)| made.expect(&model, &prepared, picture.as_ref(), input, expected))
+        .transpose()?;
     timings.verify_ms = clock.lap();
     progress(Progress::Verified);
 
@@ -169,7 +184,11 @@ pub fn quantize(path: &Path, options: &QuantizeOptions, progress: &mut dyn FnMut
 }
 
 /// The settled preprocessing of a model's pictures: options over `preprocessor_config.json`.
-pub(crate) fn settle_input(path: &Path, model: &Model, options: &InputOptions) -> Result<Option<PictureInput>, QuantizeError> {
+pub(crate) fn settle_input(
+    path: &Path,
+    model: &Model,
+    options: &InputOptions,
+) -> Result<Option<PictureInput>, QuantizeError> {
     let config = match picture_size(&model.input) {
         Some([height, width, _]) => read_config(path, height, width)?,
         None => None,
@@ -238,9 +257,16 @@ struct Made {
 }
 
 impl Prepared {
-    fn quantize(&self, model: &Model, options: &QuantizeOptions, name: &str, embedding_len: usize) -> Result<Made, QuantizeError> {
+    fn quantize(
+        &self,
+        model: &Model,
+        options: &QuantizeOptions,
+        name: &str,
+        embedding_len: usize,
+    ) -> Result<Made, QuantizeError> {
         let quants = choose(&self.graph, &self.calibration, &self.input, &model.fixed, options.ranges);
-        let means: HashMap<ValueId, Vec<f64>> = self.calibration.statistics.iter().map(|(v, s)| (*v, s.means())).collect();
+        let means: HashMap<ValueId, Vec<f64>> =
+            self.calibration.statistics.iter().map(|(v, s)| (*v, s.means())).collect();
         let offsets = &self.input.offsets;
         let context = Context { graph: &self.graph, quants: &quants, means: &means, input_offsets: offsets };
         let integer = build(&context)?;
@@ -302,7 +328,8 @@ impl Made {
     /// makes no case.
     fn add_self_tests(&mut self, stored: Option<Vec<i8>>) -> Result<(), QuantizeError> {
         let n = self.engine.input_len();
-        let seeded = SELF_TEST_SEEDS.map(|seed| (CaseInput::Seeded(seed), seeded_bytes(seed).take(n).map(|b| b as i8).collect::<Vec<i8>>()));
+        let seeded = SELF_TEST_SEEDS
+            .map(|seed| (CaseInput::Seeded(seed), seeded_bytes(seed).take(n).map(|b| b as i8).collect::<Vec<i8>>()));
         let stored = stored.map(|tensor| (CaseInput::Stored(tensor.clone()), tensor));
         let mut cases = vec![];
         for (input, tensor) in stored.into_iter().chain(seeded) {
@@ -316,13 +343,21 @@ impl Made {
         Ok(())
     }
 
-    fn verify(&mut self, model: &Model, prepared: &Prepared, picture: Option<&PictureInput>, samples: &[Sample]) -> Result<Verified, QuantizeError> {
+    fn verify(
+        &mut self,
+        model: &Model,
+        prepared: &Prepared,
+        picture: Option<&PictureInput>,
+        samples: &[Sample],
+    ) -> Result<Verified, QuantizeError> {
         if samples.is_empty() {
             return Ok(Verified::default());
         }
         let values: Vec<ValueId> = prepared.graph.nodes.iter().map(|n| n.output).collect();
         let probe = Probe::new(model, &prepared.graph, &values, true)?;
-        verify(&mut self.engine, &probe, &prepared.graph, &self.integer.tensors, samples, &model.input, picture, &prepared.input)
+        let pair =
+            Pair { engine: &mut self.engine, probe: &probe, graph: &prepared.graph, tensors: &self.integer.tensors };
+        verify(pair, samples, &model.input, picture, &prepared.input)
     }
 
     /// Compares the user's own embedding with both networks'.
@@ -351,7 +386,8 @@ impl Made {
         let tensor = sample.tensor(&prepared.input).map_err(|reason| unusable(input, reason))?;
         let embedding = self.engine.embed(&tensor).map_err(|e| unusable(input, e.to_string()))?;
         let embedding: Vec<f32> = embedding.iter().map(|e| f32::from(*e)).collect();
-        let (_, float) = Probe::new(model, &prepared.graph, &[], false)?.values(&sample.floats(&model.input, picture))?;
+        let probe = Probe::new(model, &prepared.graph, &[], false)?;
+        let float = probe.values(&sample.floats(&model.input, picture))?.output;
         Ok(Expectation {
             input: input.into(),
             cosine_float: cosine(&array.values, &float),

@@ -163,7 +163,9 @@ fn respect_bounds(graph: &FloatGraph, groups: &[usize], quants: &mut [Quant]) {
                 FloatOp::AveragePool { .. } => scale(0) / FACTOR_MAX,
                 // Multipliers of an addition: at most 2^21 at the smallest shift of 1.
                 FloatOp::Add { .. } => scale(0).max(scale(1)) / f64::from(1 << 19),
-                FloatOp::Conv(conv) => scale(0) * f64::from(conv.weights.iter().fold(0f32, |m, w| m.max(w.abs()))) / 127.0 / FACTOR_MAX,
+                FloatOp::Conv(conv) => {
+                    scale(0) * f64::from(conv.weights.iter().fold(0f32, |m, w| m.max(w.abs()))) / 127.0 / FACTOR_MAX
+                }
                 _ => 0.0,
             };
             let group = groups[node.output];
@@ -175,7 +177,8 @@ fn respect_bounds(graph: &FloatGraph, groups: &[usize], quants: &mut [Quant]) {
                     let [low, high] = quant.limits();
                     let reach = f64::from(quant.zero_point - low);
                     quant.scale *= stretch;
-                    quant.zero_point = if quant.zero_point == 0 { 0 } else { (low + (reach / stretch) as i32).clamp(low, high) };
+                    quant.zero_point =
+                        if quant.zero_point == 0 { 0 } else { (low + (reach / stretch) as i32).clamp(low, high) };
                 }
                 changed = true;
             }

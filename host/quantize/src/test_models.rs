@@ -30,7 +30,13 @@ impl Build {
     /// A constant of floats.
     pub fn floats(mut self, name: &str, dims: &[i64], values: &[f32]) -> Build {
         let raw_data = values.iter().flat_map(|v| v.to_le_bytes()).collect();
-        self.graph.initializer.push(TensorProto { name: name.into(), dims: dims.to_vec(), data_type: 1, raw_data, ..Default::default() });
+        self.graph.initializer.push(TensorProto {
+            name: name.into(),
+            dims: dims.to_vec(),
+            data_type: 1,
+            raw_data,
+            ..Default::default()
+        });
         self
     }
 
@@ -38,7 +44,10 @@ impl Build {
     pub fn random(mut self, name: &str, dims: &[i64]) -> Build {
         let n: i64 = dims.iter().product();
         self.seed = self.seed.wrapping_add(1);
-        let values: Vec<f32> = graft_bundle::manifest::seeded_bytes(self.seed).take(n as usize).map(|b| f32::from(b as i8) / 128.0).collect();
+        let values: Vec<f32> = graft_bundle::manifest::seeded_bytes(self.seed)
+            .take(n as usize)
+            .map(|b| f32::from(b as i8) / 128.0)
+            .collect();
         self.floats(name, dims, &values)
     }
 
@@ -46,7 +55,13 @@ impl Build {
     pub fn ints(mut self, name: &str, values: &[i64]) -> Build {
         let raw_data = values.iter().flat_map(|v| v.to_le_bytes()).collect();
         let dims = vec![values.len() as i64];
-        self.graph.initializer.push(TensorProto { name: name.into(), dims, data_type: 7, raw_data, ..Default::default() });
+        self.graph.initializer.push(TensorProto {
+            name: name.into(),
+            dims,
+            data_type: 7,
+            raw_data,
+            ..Default::default()
+        });
         self
     }
 
@@ -76,8 +91,18 @@ impl Build {
         self
     }
 
+    #[allow(clippy::too_many_arguments)]
     /// A convolution with seeded weights, padding of `kernel / 2` and a bias.
-    pub fn conv(self, input: &str, output: &str, in_c: i64, out_c: i64, kernel: i64, stride: i64, groups: i64) -> Build {
+    pub fn conv(
+        self,
+        input: &str,
+        output: &str,
+        in_c: i64,
+        out_c: i64,
+        kernel: i64,
+        stride: i64,
+        groups: i64,
+    ) -> Build {
         let (w, b) = (format!("{output}_w"), format!("{output}_b"));
         let pad = kernel / 2;
         self.random(&w, &[out_c, in_c / groups, kernel, kernel]).random(&b, &[out_c]).node(
@@ -94,7 +119,8 @@ impl Build {
 
     /// The model with its outputs.
     pub fn model(mut self, outputs: &[&str]) -> ModelProto {
-        self.graph.output = outputs.iter().map(|o| ValueInfoProto { name: o.to_string(), ..Default::default() }).collect();
+        self.graph.output =
+            outputs.iter().map(|o| ValueInfoProto { name: o.to_string(), ..Default::default() }).collect();
         ModelProto {
             ir_version: 8,
             opset_import: vec![OperatorSetIdProto { domain: String::new(), version: 17 }],
@@ -130,6 +156,7 @@ fn value(name: &str, shape: &[i64], elem_type: i32) -> ValueInfoProto {
         ..Default::default()
     };
     let shape = Some(TensorShapeProto { dim: shape.iter().map(dimension).collect() });
-    let r#type = TypeProto { value: Some(TypeValue::TensorType(TensorType { elem_type, shape })), ..Default::default() };
+    let r#type =
+        TypeProto { value: Some(TypeValue::TensorType(TensorType { elem_type, shape })), ..Default::default() };
     ValueInfoProto { name: name.into(), r#type: Some(r#type), ..Default::default() }
 }

@@ -156,7 +156,11 @@ fn a_linear_layer_after_flatten_reads_channels_last() {
 #[test]
 fn residuals_pools_and_joins_agree() {
     let window = |op| -> Vec<(&str, Attribute)> {
-        vec![("kernel_shape", Attribute::Ints(vec![3, 3])), ("strides", Attribute::Ints(vec![2, 2])), (op, Attribute::Ints(vec![1; 4]))]
+        vec![
+            ("kernel_shape", Attribute::Ints(vec![3, 3])),
+            ("strides", Attribute::Ints(vec![2, 2])),
+            (op, Attribute::Ints(vec![1; 4])),
+        ]
     };
     let model = Build::new("x", &[0, 3, 9, 9])
         .conv("x", "a", 3, 8, 3, 1, 1)
@@ -211,7 +215,12 @@ fn channels_last_models_need_no_transposition() {
         .node("Add", &["back", "bias"], "biased", &[])
         .node("Relu", &["biased"], "r", &[])
         .ints("axes", &[1, 2])
-        .node("ReduceMean", &["r"], "features", &[("axes", Attribute::Ints(vec![1, 2])), ("keepdims", Attribute::Int(0))])
+        .node(
+            "ReduceMean",
+            &["r"],
+            "features",
+            &[("axes", Attribute::Ints(vec![1, 2])), ("keepdims", Attribute::Int(0))],
+        )
         .model(&["features"]);
     let report = agrees("nhwc", model, &[8, 8, 3], "features");
     assert_eq!(ops(&report), ["Conv", "GlobalSum"]);
@@ -258,7 +267,10 @@ fn enlarging_by_nearest_pixels_agrees() {
             "Resize",
             &["a", "", "scales"],
             "up",
-            &[("coordinate_transformation_mode", Attribute::Text("asymmetric")), ("nearest_mode", Attribute::Text("floor"))],
+            &[
+                ("coordinate_transformation_mode", Attribute::Text("asymmetric")),
+                ("nearest_mode", Attribute::Text("floor")),
+            ],
         )
         .conv("up", "b", 6, 4, 3, 2, 1)
         .model(&["b"]);
@@ -320,7 +332,8 @@ fn an_expected_embedding_is_compared() {
     let calib = folder.arrays(&[3, 8, 8], 24);
     let float = FloatBackbone::open(&path, &ImportOptions::default(), None).unwrap();
     let input = calib.join("3.npy");
-    let values: Vec<f32> = fs::read(&input).unwrap()[128..].chunks_exact(4).map(|b| f32::from_le_bytes(b.try_into().unwrap())).collect();
+    let values: Vec<f32> =
+        fs::read(&input).unwrap()[128..].chunks_exact(4).map(|b| f32::from_le_bytes(b.try_into().unwrap())).collect();
     let mine = folder.write("mine.npy", &npy(&[8], float.embed(&values).unwrap().into_iter()));
     let mut options = QuantizeOptions::new(calib);
     options.expect = Some((input.clone(), mine));
@@ -339,7 +352,10 @@ fn open_error(name: &str, model: &ModelProto, options: &ImportOptions) -> String
     let path = folder.model(model);
     match Model::open(&path, options) {
         Ok(_) => panic!("{name} was accepted"),
-        Err(e) => e.to_string().replace(&path.display().to_string(), "model.onnx").replace(&folder.0.display().to_string(), "folder"),
+        Err(e) => e
+            .to_string()
+            .replace(&path.display().to_string(), "model.onnx")
+            .replace(&folder.0.display().to_string(), "folder"),
     }
 }
 
@@ -374,7 +390,8 @@ fn external_data_stays_inside_the_folder() {
         model
     };
     for location in ["/etc/passwd", "../weights.bin", "a/../../weights.bin", ""] {
-        let text = format!("tensor `a_w` wants its data from `{location}`; only files inside the model's own folder are read");
+        let text =
+            format!("tensor `a_w` wants its data from `{location}`; only files inside the model's own folder are read");
         assert_eq!(open_error("external", &with(location, "864"), &ImportOptions::default()), text);
     }
     let missing = open_error("missing", &with("weights.bin", "864"), &ImportOptions::default());
@@ -397,30 +414,52 @@ fn contradictions_are_named() {
     let mut huge = conv_model();
     huge.graph.as_mut().unwrap().initializer[0].dims = vec![i64::MAX, i64::MAX];
     assert!(open_error("huge", &huge, &options).starts_with("the graph is broken at `a_w`: shape ["));
-    let cycle = Build::new("x", &[1, 3]).node("Add", &["x", "b"], "a", &[]).node("Relu", &["a"], "b", &[]).model(&["b"]);
+    let cycle =
+        Build::new("x", &[1, 3]).node("Add", &["x", "b"], "a", &[]).node("Relu", &["a"], "b", &[]).model(&["b"]);
     assert_eq!(open_error("cycle", &cycle, &options), "the graph is broken at `n_a`: it depends on itself");
     let dangling = Build::new("x", &[1, 3]).node("Add", &["x", "ghost"], "a", &[]).model(&["a"]);
-    assert_eq!(open_error("ghost", &dangling, &options), "the graph is broken at `n_a`: it reads `ghost`, which nothing writes");
-    let bomb = Build::new("x", &[1, 3]).ints("n", &[1 << 20, 1 << 20]).node("ConstantOfShape", &["n"], "c", &[]).node("Add", &["x", "c"], "a", &[]);
-    let text = "the graph is broken at `n_c`: it makes a tensor of shape [1048576, 1048576]; at most 268435456 elements";
+    assert_eq!(
+        open_error("ghost", &dangling, &options),
+        "the graph is broken at `n_a`: it reads `ghost`, which nothing writes"
+    );
+    let bomb = Build::new("x", &[1, 3]).ints("n", &[1 << 20, 1 << 20]).node("ConstantOfShape", &["n"], "c", &[]).node(
+        "Add",
+        &["x", "c"],
+        "a",
+        &[],
+    );
+    let text =
+        "the graph is broken at `n_c`: it makes a tensor of shape [1048576, 1048576]; at most 268435456 elements";
     assert_eq!(open_error("bomb", &bomb.model(&["a"]), &options), text);
 }
 
 #[test]
 fn inputs_are_chosen_and_shaped() {
-    let two = || Build::new("x", &[0, 3]).input("y", &[0, 3], 1).node("Add", &["x", "y"], "a", &[]).node("Relu", &["x"], "b", &[]).model(&["a", "b"]);
+    let two = || {
+        Build::new("x", &[0, 3])
+            .input("y", &[0, 3], 1)
+            .node("Add", &["x", "y"], "a", &[])
+            .node("Relu", &["x"], "b", &[])
+            .model(&["a", "b"])
+    };
     let named = |input: &str| ImportOptions { input: Some(input.into()), input_shape: None };
     assert_eq!(open_error("two", &two(), &ImportOptions::default()), "the model has 2 inputs (x, y); name one");
     assert_eq!(open_error("two", &two(), &named("z")), "the model has no input `z`; it has x, y");
     let folder = Folder::new("two-named");
     let path = folder.model(&two());
     let model = Model::open(&path, &named("x")).unwrap();
-    assert_eq!(model.cut("a").unwrap_err().to_string(), "`a` also depends on input y; choose a cut that depends on `x` alone");
+    assert_eq!(
+        model.cut("a").unwrap_err().to_string(),
+        "`a` also depends on input y; choose a cut that depends on `x` alone"
+    );
     assert!(model.cut("b").is_ok());
     assert_eq!(inspect(&path, &ImportOptions::default()).unwrap().inputs.len(), 2);
 
     let open = Build::new("x", &[0, 3, 0, 0]).conv("x", "a", 3, 8, 3, 1, 1).model(&["a"]);
-    assert_eq!(open_error("open", &open, &ImportOptions::default()), "input `x` has shape [N,3,N,N]; only the batch may be open");
+    assert_eq!(
+        open_error("open", &open, &ImportOptions::default()),
+        "input `x` has shape [N,3,N,N]; only the batch may be open"
+    );
     let shaped = |shape: &[usize]| ImportOptions { input: None, input_shape: Some(shape.to_vec()) };
     let text = "input shape [1, 4, 8, 8] does not fit input `x` [N,3,N,N]: a fixed dimension differs";
     assert_eq!(open_error("bad", &open, &shaped(&[1, 4, 8, 8])), text);
@@ -443,7 +482,10 @@ fn unknown_cuts_and_unsupported_operators_are_listed() {
     assert_eq!(unknown, "the model has no tensor `feature` to cut at; candidates are a");
     assert_eq!(opened.choose_cut(None).unwrap(), "a");
     let refused = opened.cut("l").unwrap_err().to_string();
-    assert_eq!(refused, "1 of the nodes before the cut cannot be quantized: LRN `n_l` (the operator has no integer or exact form)");
+    assert_eq!(
+        refused,
+        "1 of the nodes before the cut cannot be quantized: LRN `n_l` (the operator has no integer or exact form)"
+    );
     let found = inspect(&path, &ImportOptions::default()).unwrap();
     let named: Vec<&str> = found.refused.iter().map(|r| &r.op[..]).collect();
     assert_eq!(named, ["LRN", "Frobnicate"]);
@@ -484,9 +526,9 @@ fn pictures_need_a_stated_normalisation() {
     let path = folder.model(&conv_model());
     // The smallest grey PNG: one black pixel.
     let png = [
-        0x89, b'P', b'N', b'G', 13, 10, 26, 10, 0, 0, 0, 13, b'I', b'H', b'D', b'R', 0, 0, 0, 1, 0, 0, 0, 1, 8, 0, 0, 0, 0, 0x3A, 0x7E,
-        0x9B, 0x55, 0, 0, 0, 10, b'I', b'D', b'A', b'T', 0x78, 0x9C, 0x63, 0x60, 0, 0, 0, 2, 0, 1, 0x48, 0xAF, 0xA4, 0x71, 0, 0, 0, 0,
-        b'I', b'E', b'N', b'D', 0xAE, 0x42, 0x60, 0x82,
+        0x89, b'P', b'N', b'G', 13, 10, 26, 10, 0, 0, 0, 13, b'I', b'H', b'D', b'R', 0, 0, 0, 1, 0, 0, 0, 1, 8, 0, 0,
+        0, 0, 0x3A, 0x7E, 0x9B, 0x55, 0, 0, 0, 10, b'I', b'D', b'A', b'T', 0x78, 0x9C, 0x63, 0x60, 0, 0, 0, 2, 0, 1,
+        0x48, 0xAF, 0xA4, 0x71, 0, 0, 0, 0, b'I', b'E', b'N', b'D', 0xAE, 0x42, 0x60, 0x82,
     ];
     folder.write("photos/a.png", &png);
     let mut options = QuantizeOptions::new(folder.0.join("photos"));
@@ -505,7 +547,10 @@ fn a_model_without_signal_is_refused() {
         .node("Conv", &["x", "w"], "a", &[])
         .model(&["a"]);
     let error = report_of("zero", &model, &[3, 8, 8], "a").unwrap_err().to_string();
-    assert_eq!(error, "the embedding is zero on every calibration input; choose another cut or check the preprocessing");
+    assert_eq!(
+        error,
+        "the embedding is zero on every calibration input; choose another cut or check the preprocessing"
+    );
     let model = Build::new("x", &[0, 3, 8, 8])
         .floats("w", &[1, 3, 1, 1], &[f32::INFINITY, 0.0, 0.0])
         .node("Conv", &["x", "w"], "a", &[])
@@ -552,7 +597,8 @@ fn mobilenet_is_close_to_float() {
     let mut options = QuantizeOptions::new(assets.join("data/flowers"));
     options.input.norm = Some(Norm::Tf);
     (options.n_calibration, options.n_verify) = (20, 4);
-    let made = quantize(&assets.join("models/mobilenet_v1_025_128_imagenet/model.onnx"), &options, &mut |_| {}).unwrap();
+    let made =
+        quantize(&assets.join("models/mobilenet_v1_025_128_imagenet/model.onnx"), &options, &mut |_| {}).unwrap();
     let report = made.report;
     assert_eq!((report.cut.as_str(), report.embedding_len), ("features", 256));
     // 0.998 when it was written.

@@ -145,15 +145,33 @@ impl Function {
         let softplus = |x: f64| if x > 30.0 { x } else { libm::log1p(libm::exp(x)) };
         match self {
             Function::Relu => x.max(0.0),
-            Function::LeakyRelu(alpha) => if x < 0.0 { alpha * x } else { x },
+            Function::LeakyRelu(alpha) => {
+                if x < 0.0 {
+                    alpha * x
+                } else {
+                    x
+                }
+            }
             Function::Sigmoid => sigmoid(x),
             Function::HardSigmoid(alpha, beta) => (alpha * x + beta).clamp(0.0, 1.0),
             Function::HardSwish => x * (x / 6.0 + 0.5).clamp(0.0, 1.0),
             Function::Tanh => libm::tanh(x),
-            Function::Elu(alpha) => if x < 0.0 { alpha * libm::expm1(x) } else { x },
+            Function::Elu(alpha) => {
+                if x < 0.0 {
+                    alpha * libm::expm1(x)
+                } else {
+                    x
+                }
+            }
             Function::Celu(alpha) => x.max(0.0) + (alpha * libm::expm1(x / alpha)).min(0.0),
             Function::Selu(alpha, gamma) => gamma * if x > 0.0 { x } else { alpha * libm::expm1(x) },
-            Function::ThresholdedRelu(alpha) => if x > alpha { x } else { 0.0 },
+            Function::ThresholdedRelu(alpha) => {
+                if x > alpha {
+                    x
+                } else {
+                    0.0
+                }
+            }
             Function::Softplus => softplus(x),
             Function::Softsign => x / (1.0 + x.abs()),
             Function::Gelu => 0.5 * x * (1.0 + libm::erf(x * core::f64::consts::FRAC_1_SQRT_2)),
@@ -169,7 +187,13 @@ impl Function {
             Function::Reciprocal => 1.0 / x,
             Function::Abs => x.abs(),
             Function::Neg => -x,
-            Function::Sign => if x == 0.0 { 0.0 } else { x.signum() },
+            Function::Sign => {
+                if x == 0.0 {
+                    0.0
+                } else {
+                    x.signum()
+                }
+            }
             Function::Floor => x.floor(),
             Function::Ceil => x.ceil(),
             Function::Round => x.round_ties_even(),

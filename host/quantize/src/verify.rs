@@ -21,32 +21,38 @@ pub(crate) struct Verified {
     pub snr_db: HashMap<ValueId, f64>,
 }
 
+/// Two networks that should agree, and what translates between them.
+pub(crate) struct Pair<'a> {
+    pub engine: &'a mut Engine,
+    pub probe: &'a Probe,
+    pub graph: &'a FloatGraph,
+    pub tensors: &'a HashMap<ValueId, TensorId>,
+}
+
 /// Compares on each sample.
 ///
 /// # Errors
 /// [`QuantizeError::Bundle`] if the engine fails, [`crate::ImportError::Float`] if tract does.
-#[allow(clippy::too_many_arguments)]
 pub(crate) fn verify(
-    engine: &mut Engine,
-    probe: &Probe,
-    graph: &FloatGraph,
-    tensors: &HashMap<ValueId, TensorId>,
+    pair: Pair<'_>,
     samples: &[Sample],
     input: &ModelInput,
     picture: Option<&PictureInput>,
     quantized: &QuantizedInput,
 ) -> Result<Verified, QuantizeError> {
+    let Pair { engine, probe, graph, tensors } = pair;
     let bundle = |message: String| QuantizeError::Bundle { message };
     let mut found = Verified::default();
     let mut energies: HashMap<ValueId, [f64; 2]> = HashMap::new();
     for sample in samples {
         let tensor = sample.tensor(quantized).map_err(bundle)?;
         let embedding = engine.embed(&tensor).map_err(|e| bundle(e.to_string()))?;
-        let traced: HashMap<TensorId, Vec<f32>> = engine.trace(&tensor).map_err(|e| bundle(e.to_string()))?.into_iter().collect();
-        let (values, output) = probe.values(&sample.floats(input, picture))?;
+        let traced: HashMap<TensorId, Vec<f32>> =
+            engine.trace(&tensor).map_err(|e| bundle(e.to_string()))?.into_iter().collect();
+        let float = probe.values(&sample.floats(input, picture))?;
         let embedding: Vec<f32> = embedding.iter().map(|e| f32::from(*e)).collect();
-        found.cosines.push(cosine(&embedding, &output));
-        for (value, float) in &values {
+        found.cosines.push(cosine(&embedding, &float.output));
+        for (value, float) in &float.values {
             let Some(integer) = tensors.get(value).and_then(|t| traced.get(t)) else { continue };
             let energy = energies.entry(*value).or_default();
             // Equalized channels are compared at the size that the float network gives them.
@@ -59,7 +65,8 @@ pub(crate) fn verify(
             }
         }
     }
-    let db = |[signal, noise]: [f64; 2]| if noise > 0.0 && signal > 0.0 { 10.0 * (signal / noise).log10() } else { 99.0 };
+    let db =
+        |[signal, noise]: [f64; 2]| if noise > 0.0 && signal > 0.0 { 10.0 * (signal / noise).log10() } else { 99.0 };
     found.snr_db = energies.into_iter().map(|(value, energy)| (value, db(energy))).collect();
     Ok(found)
 }

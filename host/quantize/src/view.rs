@@ -220,7 +220,10 @@ mod tests {
     #[test]
     fn there_and_back_is_the_same_view() {
         let view = nchw(6, 4, 5);
-        assert_eq!(view.reshaped(&[1, 6, 20]).unwrap().reshaped(&[1, 6, 4, 5]).unwrap().memory_order(), view.memory_order());
+        assert_eq!(
+            view.reshaped(&[1, 6, 20]).unwrap().reshaped(&[1, 6, 4, 5]).unwrap().memory_order(),
+            view.memory_order()
+        );
         assert_eq!(view.transposed(&[0, 2, 3, 1]).unwrap().transposed(&[0, 3, 1, 2]).unwrap(), view);
     }
 }

@@ -141,10 +141,7 @@ fn floats(bytes: &[u8], bundle: &Bundle, args: &Args) -> Result<Vec<f32>> {
 /// Normalises a float backbone output and stores it as int8 like a board stores its own.
 fn store(features: &[f32], inv_scale: f64) -> Vec<i8> {
     let norm = features.iter().map(|x| f64::from(*x).powi(2)).sum::<f64>().sqrt();
-    features
-        .iter()
-        .map(|x| (f64::from(*x) / norm * inv_scale).round_ties_even().clamp(-127.0, 127.0) as i8)
-        .collect()
+    features.iter().map(|x| (f64::from(*x) / norm * inv_scale).round_ties_even().clamp(-127.0, 127.0) as i8).collect()
 }
 
 /// Accuracy of each episode in 0..1.
