@@ -104,3 +104,48 @@ pub(crate) fn quantize_conv(conv: &Conv, input: &ConvInput<'_>, out: &Quant) -> 
     }
     Ok(result)
 }
+
+#[cfg(test)]
+mod tests {
+    use graft_bundle::graph::DataType;
+
+    use super::*;
+    use crate::float_graph::point_window;
+
+    fn quant(scale: f64) -> Quant {
+        Quant { scale, zero_point: 0, data_type: DataType::I8 }
+    }
+
+    fn quantized(weights: Vec<f32>, bias: Vec<f32>) -> Result<IntegerConv, String> {
+        let in_c = weights.len() / bias.len();
+        let conv = Conv { window: point_window(), groups: 1, weights, bias };
+        quantize_conv(&conv, &ConvInput { quant: quant(0.02), in_c, means: &[], offsets: &[] }, &quant(0.05))
+    }
+
+    #[test]
+    fn multipliers_are_whole_and_weights_stay_within_127() {
+        let weights = vec![0.3, -0.7, 0.011, 2.0, -0.5, 0.25];
+        let result = quantized(weights.clone(), vec![0.5, -1.0]).unwrap();
+        assert!(result.weights.iter().all(|w| *w != -128));
+        for (i, (q, w)) in result.weights.iter().zip(&weights).enumerate() {
+            let m = f64::from(result.multipliers[i / 3]);
+            let scale = m * 0.05 / (ONE * 0.02);
+            assert!((f64::from(*q) * scale - f64::from(*w)).abs() <= scale / 2.0 * 1.000_001, "weight {i}");
+        }
+    }
+
+    #[test]
+    fn dead_channels_keep_their_bias_in_range() {
+        let result = quantized(vec![0.0, 0.0], vec![3.0]).unwrap();
+        assert!(result.multipliers[0] >= 1 && result.bias[0].unsigned_abs() <= 1 << 30);
+        // 3.0 in steps of the output: 60.
+        assert_eq!((f64::from(result.bias[0]) * f64::from(result.multipliers[0]) / ONE).round(), 60.0);
+    }
+
+    #[test]
+    fn sums_that_leave_32_bits_or_weights_that_are_no_numbers_are_refused() {
+        let error = quantized(vec![1.0; 70_000], vec![0.0]).unwrap_err();
+        assert_eq!(error, "the sum of channel 0 can reach 2266950000; 2^31 - 1 is allowed");
+        assert_eq!(quantized(vec![f32::NAN], vec![0.0]).unwrap_err(), "channel 0 has weights that are not finite");
+    }
+}

@@ -129,7 +129,8 @@ fn parse_config(config: &Value, height: u32, width: u32) -> Result<InputOptions,
             (None, Some(both)) if both == [height, width] => options.resize = Some(Resize::Squash),
             (side, both) => {
                 let seen = both.or(side.map(|s| [s, s]));
-                return Err(wrong(format!("it resizes to {seen:?}; the model takes [{height}, {width}]")));
+                let seen = seen.map_or("no stated size".into(), |s| format!("{s:?}"));
+                return Err(wrong(format!("it resizes to {seen}; the model takes [{height}, {width}]")));
             }
         }
     } else if crop {
@@ -347,4 +348,97 @@ pub fn quantized_input(input: &ModelInput, picture: Option<&PictureInput>, range
     }
     let image = picture.map(|p| ImageSpec { table, ..p.image.clone() });
     QuantizedInput { spec: InputSpec { array, image }, scale, zero_point: zero_point as i32, offsets }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn input(shape: &[usize]) -> ModelInput {
+        ModelInput { name: "x".into(), shape: shape.to_vec(), channels_first: true, bytes: false }
+    }
+
+    fn settled(norm: Norm) -> (PictureInput, QuantizedInput) {
+        let options = InputOptions { norm: Some(norm), ..InputOptions::default() };
+        let input = input(&[1, 3, 32, 24]);
+        let picture = picture_input(&input, &options).unwrap().unwrap();
+        let quantized = quantized_input(&input, Some(&picture), [0.0; 2]);
+        (picture, quantized)
+    }
+
+    #[test]
+    fn every_byte_keeps_its_own_integer_where_channels_share_a_scale() {
+        for norm in [Norm::Tf, Norm::Unit, Norm::Raw] {
+            let (_, quantized) = settled(norm.clone());
+            let table = quantized.spec.image.as_ref().unwrap().table.clone();
+            assert_eq!(table.len(), 768);
+            assert!(table.iter().enumerate().all(|(v, q)| (*q as i8) as i32 == (v % 256) as i32 - 128), "{norm:?}");
+        }
+    }
+
+    #[test]
+    fn the_constant_error_of_a_rounded_zero_is_known() {
+        // (v - 127.5) / 127.5 has its zero between two bytes: half a step is left for the first bias.
+        let (_, quantized) = settled(Norm::Tf);
+        assert_eq!(quantized.zero_point, 0);
+        assert!(quantized.offsets.iter().all(|o| (o - 0.5 / 127.5).abs() < 1e-12), "{:?}", quantized.offsets);
+        let (_, quantized) = settled(Norm::MeanStd { scale: 1.0 / 255.0, mean: vec![127.0 / 255.0], std: vec![0.5] });
+        assert_eq!(quantized.zero_point, -1);
+        assert!(quantized.offsets.iter().all(|o| o.abs() < 1e-12), "{:?}", quantized.offsets);
+    }
+
+    #[test]
+    fn imagenet_tables_are_within_half_a_step() {
+        let (picture, quantized) = settled(Norm::Imagenet);
+        let table = &quantized.spec.image.as_ref().unwrap().table;
+        for (c, [a, b]) in picture.affine.iter().enumerate() {
+            for v in 0..256 {
+                let real = quantized.scale * f64::from(i32::from(table[c * 256 + v] as i8) - quantized.zero_point);
+                assert!((real - (a * v as f64 + b)).abs() <= quantized.scale * 1.001, "channel {c}, byte {v}");
+            }
+        }
+        assert_eq!(
+            picture.echo,
+            "24x32 RGB, squash, bilinear, imagenet: (v / 255 - [0.485, 0.456, 0.406]) / [0.229, 0.224, 0.225]"
+        );
+    }
+
+    #[test]
+    fn a_hugging_face_config_is_followed_or_refused() {
+        let parse = |text: &str| parse_config(&serde_json::from_str(text).unwrap(), 224, 224);
+        let options = parse(
+            r#"{"do_resize": true, "size": {"shortest_edge": 256}, "do_center_crop": true, "crop_size": {"height": 224,
+            "width": 224}, "resample": 3, "do_normalize": true, "image_mean": [0.5, 0.5, 0.5], "image_std": [0.5, 0.5, 0.5]}"#,
+        );
+        let options = options.unwrap();
+        assert_eq!((options.resize, options.shorter_side), (Some(Resize::ShortestCrop), Some(256)));
+        assert_eq!(options.filter, Some(Filter::Bicubic));
+        assert_eq!(options.norm, Some(Norm::MeanStd { scale: 1.0 / 255.0, mean: vec![0.5; 3], std: vec![0.5; 3] }));
+        let error = parse(r#"{"size": {"height": 384, "width": 384}}"#).unwrap_err().to_string();
+        assert_eq!(error, "preprocessor_config.json: it resizes to [384, 384]; the model takes [224, 224]");
+        let error = parse(r#"{"size": 224, "resample": 1}"#).unwrap_err().to_string();
+        assert_eq!(error, "preprocessor_config.json: resample is 1; allowed are 0, 2 and 3");
+    }
+
+    #[test]
+    fn a_stated_option_replaces_the_configs() {
+        let config =
+            InputOptions { resize: Some(Resize::ShortestCrop), shorter_side: Some(256), ..InputOptions::default() };
+        let squash = InputOptions { resize: Some(Resize::Squash), ..InputOptions::default() };
+        assert_eq!(squash.clone().or(config.clone()).shorter_side, None);
+        assert_eq!(InputOptions::default().or(config).shorter_side, Some(256));
+    }
+
+    #[test]
+    fn options_that_make_no_sense_are_named() {
+        let options = InputOptions { norm: Some(Norm::Unit), ..InputOptions::default() };
+        let error = picture_input(&input(&[1, 640]), &options).unwrap_err().to_string();
+        assert_eq!(error, "the model's input [1,640] is no picture; image options do not apply");
+        let grey = InputOptions { channels: Some(Channels::Grey), ..options.clone() };
+        let error = picture_input(&input(&[1, 3, 8, 8]), &grey).unwrap_err().to_string();
+        assert_eq!(error, "--channels is grey; allowed is 3 channels, as the model takes");
+        let strokes = InputOptions { resize: Some(Resize::Strokes), ..options };
+        let error = picture_input(&input(&[1, 3, 8, 8]), &strokes).unwrap_err().to_string();
+        assert_eq!(error, "--resize is strokes; allowed is a square grey input");
+    }
 }

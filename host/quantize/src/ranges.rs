@@ -208,3 +208,38 @@ impl Channel {
         self.high = self.high.max(row.high);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rare_extremes_are_clipped_and_common_ones_kept() {
+        let mut statistics = Statistics::new(0);
+        let even: Vec<f32> = (0..50_000).map(|i| (i % 1000) as f32 / 1000.0).collect();
+        assert!(statistics.add(&even, 0));
+        assert!(statistics.best_range()[1] > 0.99);
+        assert!(statistics.add(&[100.0], 0));
+        assert_eq!((statistics.low, statistics.high), (0.0, 100.0));
+        // One value in 50,000 at a hundred times the rest.
+        assert!(statistics.best_range()[1] < 100.0);
+    }
+
+    #[test]
+    fn channels_are_told_apart_in_both_orders() {
+        let (mut first, mut last) = (Statistics::new(2), Statistics::new(2));
+        assert!(first.add(&[1.0, 2.0, 3.0, -4.0, -5.0, -6.0], 3));
+        assert!(last.add(&[1.0, -4.0, 2.0, -5.0, 3.0, -6.0], 1));
+        for statistics in [first, last] {
+            assert_eq!(statistics.means(), [2.0, -5.0]);
+            assert_eq!(statistics.channel_ranges(), Some((vec![0.0, -6.0], vec![3.0, 0.0])));
+            assert!(statistics.variances().iter().all(|v| (v - 2.0 / 3.0).abs() < 1e-6));
+        }
+    }
+
+    #[test]
+    fn values_that_are_no_numbers_are_found() {
+        assert!(!Statistics::new(0).add(&[1.0, f32::NAN], 0));
+        assert!(!Statistics::new(1).add(&[f32::INFINITY; 40], 40));
+    }
+}

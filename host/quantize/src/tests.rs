@@ -604,3 +604,60 @@ fn mobilenet_is_close_to_float() {
     // 0.998 when it was written.
     assert!(report.cosine_mean.unwrap() > 0.995, "{:?}", report.cosine_mean);
 }
+
+// Exports of other programs, with the numbers that ONNX Runtime gives for them.
+
+fn fixture(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/fixtures").join(name)
+}
+
+/// Little-endian f32 values of a version 1 `.npy`.
+fn values_of(path: &Path) -> Vec<f32> {
+    let bytes = fs::read(path).unwrap();
+    let header = 10 + usize::from(u16::from_le_bytes([bytes[8], bytes[9]]));
+    bytes[header..].chunks_exact(4).map(|b| f32::from_le_bytes(b.try_into().unwrap())).collect()
+}
+
+#[test]
+fn a_pytorch_export_gives_onnx_runtimes_features() {
+    let model = fixture("torch_export/model.onnx");
+    let found = inspect(&model, &ImportOptions::default()).unwrap();
+    assert_eq!(found.refused, []);
+    let float = FloatBackbone::open(&model, &ImportOptions::default(), None).unwrap();
+    assert_eq!(float.embedding_len(), 24);
+    let (inputs, features) =
+        (values_of(&fixture("torch_export/input.npy")), values_of(&fixture("torch_export/features.npy")));
+    for (input, expected) in inputs.chunks_exact(3 * 16 * 16).zip(features.chunks_exact(24)) {
+        for (ours, theirs) in float.output(input).unwrap().iter().zip(expected) {
+            // f32 sums in another order.
+            assert!((ours - theirs).abs() < 1e-4, "{ours} {theirs}");
+        }
+    }
+    let calibration = Folder::new("torch");
+    calibration.write("input.npy", &fs::read(fixture("torch_export/input.npy")).unwrap());
+    let report = quantize(&model, &QuantizeOptions::new(&calibration.0), &mut |_| {}).unwrap().report;
+    assert!(report.cosine_min.unwrap() > 0.999, "{:?}", report.cosine_min);
+}
+
+#[test]
+fn a_quantized_model_gives_onnx_runtimes_logits() {
+    for (model, logits) in [("model.onnx", "logits.npy"), ("model_s8.onnx", "logits_s8.npy")] {
+        let model = fixture("qdq").join(model);
+        let folder = Folder::new("qdq-fixture");
+        let inputs = values_of(&fixture("qdq/input.npy"));
+        let expected = values_of(&fixture("qdq").join(logits));
+        let found = inspect(&model, &ImportOptions::default()).unwrap();
+        assert_eq!(found.suggested_cut.as_deref(), Some("features"));
+        assert!(found.n_stated_scales >= 5, "{}", found.n_stated_scales);
+        for (i, (input, expected)) in inputs.chunks_exact(3 * 12 * 12).zip(expected.chunks_exact(5)).enumerate() {
+            let file = folder.write(&format!("calib/{i}.npy"), &npy(&[3, 12, 12], input.iter().copied()));
+            let theirs = folder.write(&format!("{i}.npy"), &npy(&[5], expected.iter().copied()));
+            let mut options = QuantizeOptions::new(folder.0.join("calib"));
+            options.cut = Some("logits".into());
+            options.expect = Some((file, theirs));
+            let found = quantize(&model, &options, &mut |_| {}).unwrap().report.expect.unwrap();
+            // They round every tensor as the file says; so do our integers, but for weights of -128 and the last layer.
+            assert!(found.cosine_bundle > 0.999, "{found:?}");
+        }
+    }
+}
