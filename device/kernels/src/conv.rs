@@ -1,13 +1,13 @@
 //! Integer convolution: regular, grouped, depthwise; a fully connected layer is a 1x1 convolution.
 //!
-//! `acc = bias + sum((x - zero_point_in) * w)` in wrapping i32, then [`crate::requantize()`]; padding inserts
+//! `acc = bias + sum((x - zero_point_in) * w)` in wrapping i32, then [`requantize`](crate::requantize::requantize()); padding inserts
 //! `zero_point_in`, that is, adds nothing.
 //!
 //! The scalar code is shaped for compilers: 64-bit and 32-bit targets alike turn an i32 sum of i16 products into their
 //! widening multiply-add. So weights are widened to i16 and laid out once ([`ConvShape::pack_weights`]), and inputs
 //! are centred into an i16 patch per output pixel. Three loops:
 //! - depthwise: a block of channels held in accumulators while the window's elements go by;
-//! - dense, i8 input: patches of [`PIXELS`] output pixels against two rows of weights;
+//! - dense, i8 input: patches of `PIXELS` output pixels against two rows of weights;
 //! - dense, i16 input: centred values take 17 bits, so each window element is multiplied in i32, without a patch.
 
 use crate::requantize::{Requantize, requantize, requantize_row};
