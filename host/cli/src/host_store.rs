@@ -408,7 +408,7 @@ mod tests {
         bytes[60] ^= 1;
         fs::write(&path, &bytes).unwrap();
         let mut stored = store.load(SPACE, 2).unwrap();
-        assert_eq!(stored.unreadable, [path.clone()]);
+        assert_eq!(stored.unreadable, std::slice::from_ref(&path));
         store.save(&mut stored).unwrap();
         assert!(path.exists());
     }
@@ -418,7 +418,7 @@ mod tests {
         let dir = TestDir::new("heads");
         let store = HostStore::new(&dir.0);
         let head = store.save_head(SPACE, DeviceId([1; 16]), b"head").unwrap();
-        assert_eq!(store.heads(SPACE).unwrap(), [head.clone()]);
+        assert_eq!(store.heads(SPACE).unwrap(), std::slice::from_ref(&head));
         assert_eq!(store.read_head(&head).unwrap(), b"head");
         fs::write(&head.path, b"heap").unwrap();
         assert!(store.read_head(&head).unwrap_err().to_string().contains("damaged"));

@@ -1,12 +1,16 @@
 //! The command line tool `graft`: one file per subcommand under `commands/`, what they share beside it.
 //!
-//! - [`args`]: what can be typed, with every help text;
-//! - [`context`]: what one run has chosen: devices, data directory, output;
-//! - [`output`]: text for people, JSON for programs, progress for both;
-//! - [`error`]: what failed, one command to type, and the exit code;
-//! - [`interrupt`]: Ctrl-C;
-//! - [`files`]: folders of examples; [`inputs`]: a file becomes a tensor; [`devices`]: which board;
-//! - [`host_store`]: the sets and heads pulled from boards.
+//! | module | what |
+//! |---|---|
+//! | [`args`] | what can be typed, with every help text |
+//! | [`context`] | what one run has chosen: devices, data directory, output |
+//! | [`output`] | text for people, JSON for programs, progress for both |
+//! | [`error`] | what failed, one command to type, and the exit code |
+//! | [`interrupt`] | Ctrl-C |
+//! | [`files`] | folders of examples |
+//! | [`inputs`] | a file becomes a tensor |
+//! | [`devices`] | which board |
+//! | [`host_store`] | the sets and heads pulled from boards |
 //!
 //! Commands talk to a board only through `graft-client`, also when it is simulated in this process.
 #![cfg_attr(not(test), deny(clippy::unwrap_used, clippy::indexing_slicing))]

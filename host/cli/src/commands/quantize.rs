@@ -51,7 +51,7 @@ pub fn run(context: &Context, args: &QuantizeArgs) -> Result<Done, CliError> {
     let report_path = out.with_extension("report.json");
     let object = object(args, &out, &report_path, report)?;
     // The report first: a bundle that is there is complete.
-    write_whole(&report_path, &object.to_string())?;
+    write_whole(&report_path, object.to_string())?;
     write_whole(&out, &quantized.bundle_bytes)?;
     print(output, args, &out, report);
     Ok(Done::ok(object))
