@@ -36,7 +36,7 @@ pub struct Cli {
 /// Options of every command.
 #[derive(Args, Clone, Debug, Default)]
 pub struct Global {
-    /// A board: sim:NAME, serial:PORT[@BAUD] or ssh:[USER@]HOST; repeat for several.
+    /// A board: sim:NAME, serial:PORT, serial:PORT@BAUD or ssh:USER@HOST; repeat for several.
     #[arg(short = 'd', long = "device", value_name = "DEVICE", global = true)]
     pub devices: Vec<String>,
     /// One JSON object on standard output, progress as one JSON object per line on standard error.
