@@ -47,19 +47,23 @@ pub(crate) struct ClassSums {
     counts: Vec<u32>,
     /// `[C, D]`.
     sums: Vec<i64>,
+    /// Sum of squared lengths, `[C]`.
+    squares: Vec<i64>,
 }
 
 impl ClassSums {
     pub fn of(training: &Training<'_>) -> Self {
         let (n_classes, embedding_len) = (training.n_classes(), training.embedding_len);
         let mut sums = vec![0i64; n_classes * embedding_len];
+        let mut squares = vec![0i64; n_classes];
         for sample in &training.samples {
             let row = &mut sums[sample.class * embedding_len..][..embedding_len];
             for (sum, component) in row.iter_mut().zip(sample.embedding) {
                 *sum = sum.wrapping_add(i64::from(*component));
             }
+            squares[sample.class] += dot_long(sample.embedding, sample.embedding);
         }
-        Self { embedding_len, counts: training.counts.clone(), sums }
+        Self { embedding_len, counts: training.counts.clone(), sums, squares }
     }
 
     /// Takes one sample out again, exactly.
@@ -69,6 +73,7 @@ impl ClassSums {
         for (sum, component) in row.iter_mut().zip(embedding) {
             *sum -= i64::from(*component);
         }
+        self.squares[class] -= dot_long(embedding, embedding);
     }
 
     /// Means of the classes that have a sample.
@@ -77,16 +82,21 @@ impl ClassSums {
         let classes: Vec<usize> = (0..self.counts.len()).filter(|class| self.counts[*class] > 0).collect();
         let mut rows = Vec::with_capacity(classes.len() * embedding_len);
         let mut total = vec![0; embedding_len];
+        let mut variances = Vec::with_capacity(classes.len());
         for class in &classes {
-            let sums = &self.sums[class * embedding_len..][..embedding_len];
-            rows.extend(sums.iter().map(|sum| divide(*sum, self.counts[*class])));
+            let (sums, count) = (&self.sums[class * embedding_len..][..embedding_len], self.counts[*class]);
+            rows.extend(sums.iter().map(|sum| divide(*sum, count)));
+            // n sum |x|^2 - |sum x|^2 over n^2: zero for one sample, exactly.
+            let squared: i128 = sums.iter().map(|sum| i128::from(*sum) * i128::from(*sum)).sum();
+            let spread = i128::from(count) * i128::from(self.squares[*class]) - squared;
+            variances.push(spread as f64 / (f64::from(count) * f64::from(count)));
         }
         for row in rows.chunks_exact(embedding_len.max(1)) {
             for (total, mean) in total.iter_mut().zip(row) {
                 *total += mean;
             }
         }
-        ClassMeans { embedding_len, classes, rows, total }
+        ClassMeans { embedding_len, classes, rows, total, variances }
     }
 }
 
@@ -99,6 +109,8 @@ pub(crate) struct ClassMeans {
     rows: Vec<i64>,
     /// Sum over classes, `[D]`: K times the centre.
     total: Vec<i64>,
+    /// `[K]`.
+    variances: Vec<f64>,
 }
 
 impl ClassMeans {
@@ -118,6 +130,11 @@ impl ClassMeans {
         let n_classes = self.classes.len() as i64;
         let centred = row.iter().zip(&self.total).map(|(mean, total)| n_classes * mean - total);
         centred.map(|value| value as f64 / self.steps() as f64).collect()
+    }
+
+    /// Mean squared distance of the k-th class's samples to their mean; one rounding of numerator and quotient each.
+    pub fn variance(&self, k: usize) -> f64 {
+        self.variances[k]
     }
 
     /// Embedding minus centre, `[D]`, one rounding each.

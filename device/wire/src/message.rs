@@ -383,7 +383,7 @@ pub struct BundleInstalled {
 /// Which head to train or evaluate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum HeadChoice {
-    /// Nearest class mean, centred cosine.
+    /// Nearest class mean, centred.
     Ncm,
     /// Ridge regression on one-hot targets.
     Ridge,
@@ -394,7 +394,7 @@ pub enum HeadChoice {
 /// Kind of a trained head.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum HeadKind {
-    /// Nearest class mean, centred cosine.
+    /// Nearest class mean, centred.
     Ncm,
     /// Ridge regression on one-hot targets.
     Ridge,

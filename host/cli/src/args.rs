@@ -337,7 +337,7 @@ pub enum SamplesCommand {
 /// `--head`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 pub enum HeadArg {
-    /// Nearest class mean (centred cosine).
+    /// Nearest class mean, centred.
     Ncm,
     /// Ridge regression.
     Ridge,
