@@ -170,6 +170,12 @@ pub struct QuantizeArgs {
     /// Compare with your own float embedding of one input: wrong preprocessing costs points in silence.
     #[arg(long, value_name = "INPUT=EMB.npy")]
     pub expect: Option<String>,
+    /// How the range of each tensor is chosen from what calibration shows.
+    #[arg(long, value_name = "METHOD", value_enum, default_value_t = RangesArg::LeastError)]
+    pub ranges: RangesArg,
+    /// Cross-layer equalization: worth a try where `noisiest` names a layer after a depthwise convolution.
+    #[arg(long)]
+    pub equalize: bool,
     /// Calibration inputs that are also run as integers and compared with float.
     #[arg(long, value_name = "N", default_value_t = 8)]
     pub verify: usize,
@@ -195,6 +201,17 @@ pub enum ResizeArg {
     Letterbox,
     /// One hand-drawn sign, cut out; for the glyph backbone.
     Strokes,
+}
+
+/// `--ranges`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum RangesArg {
+    /// Least mean squared error: rare extremes are clipped.
+    LeastError,
+    /// One value in 10,000 lies outside on each side.
+    Percentile,
+    /// All that was seen.
+    MinMax,
 }
 
 /// `--filter`.

@@ -4,6 +4,7 @@
 //! weights that read it shrink by the same (Nagel et al. 2019, arXiv:1906.04721, section 4.1; there it serves
 //! per-tensor weights). Ours are per output channel: the writer's growth is free, and so is a depthwise reader's
 //! shrinking. A dense reader pays with coarser weights; there the exponent with the least predicted noise is taken.
+//! Only on request: see [`QuantizeOptions::equalize`](crate::QuantizeOptions::equalize).
 
 use std::collections::HashMap;
 

@@ -53,6 +53,11 @@ pub struct QuantizeOptions {
     pub input: InputOptions,
     /// How ranges are chosen.
     pub ranges: RangeMethod,
+    /// Cross-layer equalization. Off by default: with weights per channel there is little to gain, and a channel that
+    /// fills its 8 bits clips what calibration has not shown. Mean cosine on all photos, off and on: MobileNetV2 flowers
+    /// 0.9975, 0.9967, hand signs 0.9969, 0.9971; MobileNetV1-0.25 0.9983, 0.9982 and 0.9964, 0.9962; SqueezeNet 1.1
+    /// flowers 0.9989, 0.9987; ResNet-20 0.9996 both.
+    pub equalize: bool,
     /// The user's own embedding of one input, `.npy`, to compare with.
     pub expect: Option<(PathBuf, PathBuf)>,
     /// Name of the bundle; from the model's path if None.
@@ -79,6 +84,7 @@ impl QuantizeOptions {
             seed: 0,
             input: InputOptions::default(),
             ranges: RangeMethod::LeastError,
+            equalize: false,
             expect: None,
             name: None,
             origin: String::new(),
@@ -143,7 +149,7 @@ pub fn quantize(
     timings.decode_ms = clock.lap();
     progress(Progress::Decoded { n: loaded.samples.len() });
 
-    let prepared = calibrate(&model, graph, picture.as_ref(), &loaded.samples, progress)?;
+    let prepared = calibrate(&model, graph, picture.as_ref(), &loaded.samples, options.equalize, progress)?;
     timings.calibrate_ms = clock.lap();
     let name = options.name.clone().unwrap_or_else(|| bundle_name(path));
     let mut made = prepared.quantize(&model, options, &name, embedding_len)?;
@@ -209,6 +215,7 @@ fn calibrate(
     mut graph: FloatGraph,
     picture: Option<&PictureInput>,
     samples: &[Sample],
+    equalized: bool,
     progress: &mut dyn FnMut(Progress),
 ) -> Result<Prepared, QuantizeError> {
     separate_joined(&mut graph);
@@ -225,7 +232,7 @@ fn calibrate(
         }
     }
     let input = quantized_input(&model.input, picture, range);
-    let n_equalized = equalize(&mut graph, &mut calibration, &model.fixed);
+    let n_equalized = if equalized { equalize(&mut graph, &mut calibration, &model.fixed) } else { 0 };
     Ok(Prepared { graph, calibration, input, n_equalized })
 }
 

@@ -142,6 +142,31 @@ impl Statistics {
         best
     }
 
+    /// The range that leaves one value in `1 / (1 - share)` outside, on each side.
+    ///
+    /// `[low, high]` with `low <= 0 <= high`, inside what was seen.
+    pub fn percentile_range(&self, share: f64) -> [f64; 2] {
+        let n: u64 = self.bins.iter().sum();
+        let outside = (n as f64 * (1.0 - share)).floor() as u64;
+        let width = 2.0 * self.reach / BINS as f64;
+        let mut range = [self.low, self.high];
+        let mut seen = 0;
+        if let Some(i) = self.bins.iter().position(|count| {
+            seen += count;
+            seen > outside
+        }) {
+            range[0] = range[0].max((i as f64 * width - self.reach).min(0.0));
+        }
+        seen = 0;
+        if let Some(i) = self.bins.iter().rposition(|count| {
+            seen += count;
+            seen > outside
+        }) {
+            range[1] = range[1].min(((i + 1) as f64 * width - self.reach).max(0.0));
+        }
+        range
+    }
+
     /// Mean squared error of 8 bits over a range: step^2 / 12 inside, the distance outside.
     fn error(&self, [low, high]: [f64; 2]) -> f64 {
         let step = (high - low) / 255.0;
@@ -223,6 +248,17 @@ mod tests {
         assert_eq!((statistics.low, statistics.high), (0.0, 100.0));
         // One value in 50,000 at a hundred times the rest.
         assert!(statistics.best_range()[1] < 100.0);
+    }
+
+    #[test]
+    fn percentiles_leave_their_share_outside() {
+        let mut statistics = Statistics::new(0);
+        assert_eq!(statistics.percentile_range(0.999), [0.0, 0.0]);
+        let even: Vec<f32> = (0..10_000).map(|i| (i as f32 - 2000.0) / 1000.0).collect();
+        assert!(statistics.add(&even, 0));
+        let [low, high] = statistics.percentile_range(0.99);
+        assert!((low + 1.9).abs() < 0.01 && (high - 7.9).abs() < 0.01, "{low} {high}");
+        assert_eq!(statistics.percentile_range(1.0), [statistics.low, statistics.high]);
     }
 
     #[test]

@@ -49,6 +49,8 @@ pub enum RangeMethod {
     MinMax,
     /// The range with the least mean squared error.
     LeastError,
+    /// One value in 10,000 may lie outside on each side.
+    Percentile,
 }
 
 /// Joins inputs that others read, too, through a requantization of their own: else one wide branch would take its
@@ -102,6 +104,7 @@ pub(crate) fn choose(
         let own = calibration.statistics.get(&value).map(|s| match method {
             RangeMethod::MinMax => [s.low, s.high],
             RangeMethod::LeastError => s.best_range(),
+            RangeMethod::Percentile => s.percentile_range(0.9999),
         });
         let inherited = || {
             let input = node.and_then(|n| n.inputs.first())?;

@@ -6,13 +6,14 @@ use std::path::{Path, PathBuf};
 
 use graft_bundle::input::{Channels, Filter};
 use graft_quantize::{
-    CALIBRATION_FEW, InputOptions, Norm, Progress, QuantizeError, QuantizeOptions, Report, Resize, SpecError, quantize,
+    CALIBRATION_FEW, InputOptions, Norm, Progress, QuantizeError, QuantizeOptions, RangeMethod, Report, Resize,
+    SpecError, quantize,
 };
 use serde_json::{Value, json};
 
 use super::Done;
 use super::inspect::{big, import_error, import_options};
-use crate::args::{ChannelsArg, FilterArg, NormArg, QuantizeArgs, ResizeArg};
+use crate::args::{ChannelsArg, FilterArg, NormArg, QuantizeArgs, RangesArg, ResizeArg};
 use crate::context::Context;
 use crate::error::{CliError, chain};
 use crate::files::{Skipped, io_text, quoted};
@@ -124,6 +125,12 @@ fn options(args: &QuantizeArgs) -> Result<QuantizeOptions, CliError> {
     Ok(QuantizeOptions {
         import: import_options(&args.model),
         cut: args.cut.clone(),
+        ranges: match args.ranges {
+            RangesArg::LeastError => RangeMethod::LeastError,
+            RangesArg::Percentile => RangeMethod::Percentile,
+            RangesArg::MinMax => RangeMethod::MinMax,
+        },
+        equalize: args.equalize,
         n_verify: args.verify,
         seed: args.seed,
         input,
@@ -284,7 +291,7 @@ mod tests {
     fn options_become_preprocessing() {
         let options = options(&args(
             "graft quantize m.onnx --calib c --resize shortest-crop --crop-ratio 0.9 --filter bicubic --channels BGR \
-             --mean 0.5 --std 0.25 --expect a=b.jpg=e.npy --verify 3",
+             --mean 0.5 --std 0.25 --expect a=b.jpg=e.npy --verify 3 --ranges min-max --equalize",
         ))
         .unwrap();
         assert_eq!(options.input.resize, Some(Resize::ShortestCrop));
@@ -293,7 +300,7 @@ mod tests {
         let norm = Norm::MeanStd { scale: 1.0 / 255.0, mean: vec![0.5], std: vec![0.25] };
         assert_eq!(options.input.norm, Some(norm));
         assert_eq!(options.expect, Some(("a=b.jpg".into(), "e.npy".into())));
-        assert_eq!(options.n_verify, 3);
+        assert_eq!((options.n_verify, options.ranges, options.equalize), (3, RangeMethod::MinMax, true));
         assert_eq!(super::options(&args("graft quantize m.onnx --calib c --expect x")).unwrap_err().exit, Exit::Usage);
     }
 
