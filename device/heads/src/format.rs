@@ -14,7 +14,8 @@
 //! | balanced accuracy; -1 where none was measured | f64 |
 //! | lambda_rel; -1 for nearest class mean | f64 |
 //! | labels, strictly ascending: length u8 and UTF-8 | C times |
-//! | nearest class mean: centre; ridge: biases | f64 `[D]`; f64 `[C]` |
+//! | nearest class mean: centre | f64 `[D]` |
+//! | nearest class mean: offsets; ridge: biases | f64 `[C]` |
 //! | nearest class mean: prototypes; ridge: weights | f32 `[C, D]` |
 //!
 //! Little-endian, nothing after it, all numbers finite. The large matrix is f32: 5 classes of 1,280 components are
@@ -94,11 +95,12 @@ pub enum HeadFormatError {
 }
 
 pub(crate) fn encode(head: &Head) -> Vec<u8> {
-    let (kind, lambda_rel, vector, matrix) = match &head.model {
-        Model::Ncm(ncm) => (KIND_NCM, NONE, ncm.centre(), ncm.prototypes()),
-        Model::Ridge { ridge, lambda_rel } => (KIND_RIDGE, *lambda_rel, &ridge.biases[..], &ridge.weights[..]),
+    let (kind, lambda_rel, centre, offsets, matrix) = match &head.model {
+        Model::Ncm(ncm) => (KIND_NCM, NONE, &ncm.centre[..], &ncm.offsets, &ncm.prototypes),
+        Model::Ridge { ridge, lambda_rel } => (KIND_RIDGE, *lambda_rel, &[][..], &ridge.biases, &ridge.weights),
     };
-    let mut bytes = Vec::with_capacity(128 + 65 * head.labels.len() + 8 * vector.len() + 4 * matrix.len());
+    let mut bytes =
+        Vec::with_capacity(128 + 65 * head.labels.len() + 8 * (centre.len() + offsets.len()) + 4 * matrix.len());
     bytes.extend_from_slice(MAGIC);
     bytes.extend_from_slice(&VERSION.to_le_bytes());
     bytes.push(kind);
@@ -116,7 +118,7 @@ pub(crate) fn encode(head: &Head) -> Vec<u8> {
         bytes.push(text.len() as u8);
         bytes.extend_from_slice(text);
     }
-    vector.iter().for_each(|value| bytes.extend_from_slice(&value.to_le_bytes()));
+    centre.iter().chain(offsets).for_each(|value| bytes.extend_from_slice(&value.to_le_bytes()));
     matrix.iter().for_each(|value| bytes.extend_from_slice(&value.to_le_bytes()));
     bytes
 }
@@ -143,10 +145,11 @@ pub(crate) fn decode(bytes: &[u8]) -> Result<Head, HeadFormatError> {
     let lambda_rel = optional("lambda", reader.f64("lambda")?, f64::MAX)?;
     let labels = reader.labels(n_classes)?;
     let model = match (kind, lambda_rel) {
-        (KIND_NCM, None) => Model::Ncm(Ncm::new(
-            reader.vector("centre", embedding_len)?,
-            reader.matrix("prototypes", n_classes * embedding_len)?,
-        )),
+        (KIND_NCM, None) => Model::Ncm(Ncm {
+            centre: reader.vector("centre", embedding_len)?,
+            offsets: reader.vector("offsets", n_classes)?,
+            prototypes: reader.matrix("prototypes", n_classes * embedding_len)?,
+        }),
         (KIND_RIDGE, Some(lambda_rel)) => Model::Ridge {
             ridge: Ridge {
                 biases: reader.vector("biases", n_classes)?,
@@ -257,9 +260,8 @@ mod tests {
     use proptest::prelude::*;
 
     fn small() -> Head {
-        // Means (10, 0) and (0, 10), variances 4 and 0: centre (5, 5), prototypes (5, -5) over root 54 and (-5, 5) over
-        // root 50.
-        let rows = [(0, vec![8, 0]), (0, vec![12, 0]), (1, vec![0, 10])];
+        // Centre (5, 5), prototypes (1, -1) and (-1, 1) over root 2, no offsets.
+        let rows = [(0, vec![10, 0]), (1, vec![0, 10])];
         Head::train(&synthetic::set_of(&rows), HeadChoice::Ncm).unwrap()
     }
 
@@ -270,12 +272,13 @@ mod tests {
         expected.extend_from_slice(b"grafthd\0\x01\0\0\0");
         expected.extend_from_slice(&[7; 32]);
         expected.extend_from_slice(&head.set_digest.0);
-        expected.extend_from_slice(&[3, 0, 0, 0, 2, 0, 0, 0, 2, 0, 0, 0]);
+        expected.extend_from_slice(&[2, 0, 0, 0, 2, 0, 0, 0, 2, 0, 0, 0]);
         expected.extend_from_slice(&[0, 0, 0, 0, 0, 0, 0xf0, 0xbf, 0, 0, 0, 0, 0, 0, 0xf0, 0xbf]);
         expected.extend_from_slice(b"\x09class 000\x09class 001");
         expected.extend_from_slice(&[0, 0, 0, 0, 0, 0, 0x14, 0x40, 0, 0, 0, 0, 0, 0, 0x14, 0x40]);
-        expected.extend_from_slice(&[0x9a, 0x2f, 0x2e, 0x3f, 0x9a, 0x2f, 0x2e, 0xbf]);
-        expected.extend_from_slice(&[0xf3, 0x04, 0x35, 0xbf, 0xf3, 0x04, 0x35, 0x3f]);
+        expected.extend_from_slice(&[0; 16]);
+        let (plus, minus) = ([0xf3, 0x04, 0x35, 0x3f], [0xf3, 0x04, 0x35, 0xbf]);
+        expected.extend([plus, minus, minus, plus].as_flattened());
         assert_eq!(head.encode(), expected);
         assert_eq!(Head::decode(&expected), Ok(head));
     }
@@ -326,7 +329,7 @@ mod tests {
         assert_eq!(refused(114, b"\x09class 00\xff"), label);
         assert_eq!(refused(124, &f64::NAN.to_le_bytes()), "head holds a number in its centre that cannot be there");
         assert_eq!(
-            refused(140, &f32::INFINITY.to_le_bytes()),
+            refused(156, &f32::INFINITY.to_le_bytes()),
             "head holds a number in its prototypes that cannot be there"
         );
     }
@@ -334,7 +337,7 @@ mod tests {
     proptest! {
         /// Whatever decodes is what encodes: no second encoding, no panic.
         #[test]
-        fn damaged_heads_decode_to_themselves_or_not_at_all(flips in proptest::collection::vec((0usize..156, any::<u8>()), 1..6)) {
+        fn damaged_heads_decode_to_themselves_or_not_at_all(flips in proptest::collection::vec((0usize..172, any::<u8>()), 1..6)) {
             let mut bytes = small().encode();
             for (at, to) in flips {
                 bytes[at] = to;

@@ -82,21 +82,24 @@ impl ClassSums {
         let classes: Vec<usize> = (0..self.counts.len()).filter(|class| self.counts[*class] > 0).collect();
         let mut rows = Vec::with_capacity(classes.len() * embedding_len);
         let mut total = vec![0; embedding_len];
-        let mut variances = Vec::with_capacity(classes.len());
+        // Sum of squared distances to the class mean, n sum |x|^2 - |sum x|^2 over n: zero for one sample, exactly.
+        let (mut scattered, mut freedom) = (0.0, 0);
         for class in &classes {
             let (sums, count) = (&self.sums[class * embedding_len..][..embedding_len], self.counts[*class]);
             rows.extend(sums.iter().map(|sum| divide(*sum, count)));
-            // n sum |x|^2 - |sum x|^2 over n^2: zero for one sample, exactly.
             let squared: i128 = sums.iter().map(|sum| i128::from(*sum) * i128::from(*sum)).sum();
-            let spread = i128::from(count) * i128::from(self.squares[*class]) - squared;
-            variances.push(spread as f64 / (f64::from(count) * f64::from(count)));
+            let scatter = i128::from(count) * i128::from(self.squares[*class]) - squared;
+            scattered += scatter as f64 / f64::from(count);
+            freedom += u64::from(count) - 1;
         }
+        let variance_within = if freedom > 0 { scattered / freedom as f64 } else { 0.0 };
         for row in rows.chunks_exact(embedding_len.max(1)) {
             for (total, mean) in total.iter_mut().zip(row) {
                 *total += mean;
             }
         }
-        ClassMeans { embedding_len, classes, rows, total, variances }
+        let counts = classes.iter().map(|class| self.counts[*class]).collect();
+        ClassMeans { embedding_len, classes, counts, rows, total, variance_within }
     }
 }
 
@@ -105,12 +108,13 @@ pub(crate) struct ClassMeans {
     embedding_len: usize,
     /// Class numbers, ascending; K of them.
     pub classes: Vec<usize>,
+    /// Samples of each, `[K]`.
+    pub counts: Vec<u32>,
     /// `[K, D]`.
     rows: Vec<i64>,
     /// Sum over classes, `[D]`: K times the centre.
     total: Vec<i64>,
-    /// `[K]`.
-    variances: Vec<f64>,
+    variance_within: f64,
 }
 
 impl ClassMeans {
@@ -132,9 +136,10 @@ impl ClassMeans {
         centred.map(|value| value as f64 / self.steps() as f64).collect()
     }
 
-    /// Mean squared distance of the k-th class's samples to their mean; one rounding of numerator and quotient each.
-    pub fn variance(&self, k: usize) -> f64 {
-        self.variances[k]
+    /// Mean squared distance of samples to their class mean, pooled over classes, unbiased; 0 where every class has one
+    /// sample.
+    pub fn variance_within(&self) -> f64 {
+        self.variance_within
     }
 
     /// Embedding minus centre, `[D]`, one rounding each.

@@ -69,7 +69,7 @@ fn main() -> Result<()> {
         if again != images {
             bail!("{} lists other images than {}", path.display(), first.display());
         }
-        let shots = episodes.first().map_or(0, |e| e.support.iter().filter(|(_, c)| *c == e.support[0].1).count());
+        let shots = episodes.first().map_or(json!(null), |episode| shots_of(&episode.support));
         for (name, choice) in [("ncm", HeadChoice::Ncm), ("ridge", HeadChoice::Ridge), ("auto", HeadChoice::Auto)] {
             let a = accuracies(&int8, &episodes, choice)?;
             let b = accuracies(&float, &episodes, choice)?;
@@ -104,6 +104,13 @@ fn read_episodes(path: &Path) -> Result<(Vec<String>, Vec<Episode>)> {
         }
     }
     Ok((images, episodes))
+}
+
+/// Support samples per class: a number, or a list where classes differ.
+fn shots_of(support: &[Item]) -> serde_json::Value {
+    let n_classes = support.iter().map(|(_, class)| class + 1).max().unwrap_or(0);
+    let counts: Vec<usize> = (0..n_classes).map(|k| support.iter().filter(|(_, class)| *class == k).count()).collect();
+    if counts.iter().all(|n| Some(n) == counts.first()) { json!(counts.first()) } else { json!(counts) }
 }
 
 fn read_items(text: &str) -> Result<Vec<Item>> {
