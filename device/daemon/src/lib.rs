@@ -12,6 +12,7 @@
 
 mod active;
 mod answer;
+pub mod bench;
 mod bundles;
 mod daemon;
 mod heads;

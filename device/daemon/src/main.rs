@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::atomic::AtomicBool;
 
+use graftd::bench::Bench;
 use graftd::{Daemon, DaemonOptions, serve};
 
 mod golden;
@@ -19,6 +20,7 @@ Usage:
   graftd serve --pty [--state DIR]                   answer hosts on a new pseudo terminal, whose path is printed
   graftd run BUNDLE INPUT...                         per file: BLAKE3 of its int8 tensor and of its embedding
   graftd golden BUNDLE DIR                           as run for DIR/CLASS/*, then BLAKE3 of an ncm and a ridge head
+  graftd bench BUNDLE [--runs N]                     latency, cost of each layer, memory (default 50 runs)
   graftd --version | --help
 
 State: --state, $GRAFT_STATE, /var/lib/graft for root, ~/.local/state/graft for others.
@@ -32,6 +34,7 @@ enum Command {
     Serve { line: Line, state: PathBuf },
     Run { bundle: PathBuf, inputs: Vec<PathBuf> },
     Golden { bundle: PathBuf, dir: PathBuf },
+    Bench { bundle: PathBuf, n_runs: usize },
     Print(String),
 }
 
@@ -54,6 +57,7 @@ fn main() -> ExitCode {
         Command::Serve { line, state } => serve_line(&line, &state),
         Command::Run { bundle, inputs } => golden::run(&bundle, &inputs),
         Command::Golden { bundle, dir } => golden::golden(&bundle, &dir),
+        Command::Bench { bundle, n_runs } => Bench::run(&bundle, n_runs).map(|bench| print!("{bench}")),
         Command::Print(text) => {
             println!("{text}");
             Ok(())
@@ -101,7 +105,9 @@ fn open(state: &Path) -> Result<Daemon, String> {
 
 fn parse(arguments: Vec<OsString>) -> Result<Command, String> {
     let mut arguments = arguments.into_iter();
-    let Some(first) = arguments.next() else { return Err("no command; allowed: connect, serve, run, golden".into()) };
+    let Some(first) = arguments.next() else {
+        return Err("no command; allowed: connect, serve, run, golden, bench".into());
+    };
     let rest: Vec<OsString> = arguments.collect();
     match first.to_str() {
         Some("--help" | "-h" | "help") => Ok(Command::Print(HELP.to_owned())),
@@ -130,7 +136,14 @@ fn parse(arguments: Vec<OsString>) -> Result<Command, String> {
             [bundle, dir] => Ok(Command::Golden { bundle: bundle.into(), dir: dir.into() }),
             _ => Err("golden needs BUNDLE and DIR".to_owned()),
         },
-        _ => Err(format!("unknown command {first:?}; allowed: connect, serve, run, golden")),
+        Some("bench") => match rest.split_first() {
+            Some((bundle, rest)) => {
+                let [runs] = options(rest.to_vec(), ["--runs"])?;
+                Ok(Command::Bench { bundle: bundle.into(), n_runs: runs_of(runs)? })
+            }
+            None => Err("bench needs BUNDLE".to_owned()),
+        },
+        _ => Err(format!("unknown command {first:?}; allowed: connect, serve, run, golden, bench")),
     }
 }
 
@@ -144,6 +157,12 @@ fn options<const N: usize>(arguments: Vec<OsString>, names: [&str; N]) -> Result
         *slot = Some(arguments.next().ok_or_else(|| format!("{argument:?} needs a value"))?);
     }
     Ok(values)
+}
+
+fn runs_of(runs: Option<OsString>) -> Result<usize, String> {
+    let Some(text) = runs else { return Ok(50) };
+    let parsed = text.to_str().and_then(|text| text.parse().ok()).filter(|n| (1..=1_000_000).contains(n));
+    parsed.ok_or_else(|| format!("--runs is {text:?}; allowed: 1 to 1000000"))
 }
 
 fn baud_of(baud: Option<OsString>) -> Result<u32, String> {

@@ -62,6 +62,7 @@ pub(crate) fn program_of(bundle: &Bundle, isa: Isa) -> Result<Program, LoadError
     }
     let place = |id: &graft_bundle::TensorId| plan.places.get(id.0 as usize).copied();
     let scratch_len = kernels.iter().map(Kernel::scratch_len).max().unwrap_or(0);
+    let scratch_lines = kernels.iter().map(|kernel| kernel.scratch_lines(isa)).max().unwrap_or(0);
     let steps = (graph.steps.iter().zip(kernels))
         .filter_map(|(step, kernel)| {
             Some(ProgramStep {
@@ -75,7 +76,7 @@ pub(crate) fn program_of(bundle: &Bundle, isa: Isa) -> Result<Program, LoadError
         })
         .collect();
     let (inputs, outputs) = (vec![graph.input.0 as usize], vec![graph.output.0 as usize]);
-    Ok(Program { isa, tensors, steps, inputs, outputs, plan, scratch_len })
+    Ok(Program { isa, tensors, steps, inputs, outputs, plan, scratch_len, scratch_lines })
 }
 
 fn check_ops(ops: &[String]) -> Result<(), LoadError> {

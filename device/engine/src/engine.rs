@@ -9,6 +9,7 @@ use tract_core::internal::*;
 
 use crate::check::program_of;
 use crate::error::{EmbedError, LoadError, SelfTestError};
+use crate::isa::is_available;
 use crate::program::{Memory, Program, TensorInfo};
 use crate::region::{IntegerRegion, blank, fact, view_of};
 
@@ -48,6 +49,9 @@ impl Engine {
     /// # Errors
     /// As [`Engine::load`].
     pub fn load_with(bundle: &Bundle, isa: Isa) -> Result<Engine, LoadError> {
+        if !is_available(isa) {
+            return Err(LoadError::Isa { isa });
+        }
         let program = Arc::new(program_of(bundle, isa)?);
         let model = |error: TractError| LoadError::Model(format!("{error:#}"));
         let state = state_of(&program).map_err(model)?;
@@ -75,6 +79,32 @@ impl Engine {
     /// Bytes of the activation arena.
     pub fn arena_bytes(&self) -> u64 {
         self.program.plan.bytes()
+    }
+
+    /// Bytes of weights and what belongs to them, as the kernels read them.
+    pub fn packed_bytes(&self) -> u64 {
+        self.program.steps.iter().map(|step| step.kernel.packed_bytes() as u64).sum()
+    }
+
+    /// Runs the steps one by one, in memory of its own, and calls `after` with the index of each one that is done: for
+    /// measuring. Before the first step of each of the `runs` it is called with `None`.
+    ///
+    /// # Errors
+    /// [`EmbedError`] for a wrong length.
+    pub fn run_steps(&self, tensor: &[i8], runs: u32, mut after: impl FnMut(Option<usize>)) -> Result<(), EmbedError> {
+        self.check_len(tensor)?;
+        let mut memory = self.program.memory();
+        for _ in 0..runs {
+            for input in &self.program.inputs {
+                self.program.write_input(&mut memory, *input, View::I8(tensor)).map_err(failed)?;
+            }
+            after(None);
+            for (i, step) in self.program.steps.iter().enumerate() {
+                self.program.run_step(&mut memory, step).map_err(failed)?;
+                after(Some(i));
+            }
+        }
+        Ok(())
     }
 
     /// What each step costs, in execution order.

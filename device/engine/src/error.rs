@@ -3,6 +3,8 @@
 use graft_bundle::DataType;
 use graft_kernels::Isa;
 
+use crate::isa::available_isas;
+
 /// Why a bundle cannot be run here. Found before anything runs.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
 #[non_exhaustive]
@@ -12,6 +14,12 @@ pub enum LoadError {
     UnknownOps {
         /// Separated by commas.
         names: String,
+    },
+    /// Kernels for another machine.
+    #[error("this machine lacks the instructions of {isa}")]
+    Isa {
+        /// Asked for.
+        isa: Isa,
     },
     /// More steps or tensors than the cap.
     #[error("graph has {found} {what}; allowed: at most {limit}")]
@@ -177,7 +185,7 @@ pub enum SelfTestError {
 
 /// `GRAFT_ISA` names what is not there.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("GRAFT_ISA is {found:?}; this machine has: {}", Isa::ALL.iter().map(|isa| isa.name()).collect::<Vec<_>>().join(", "))]
+#[error("GRAFT_ISA is {found:?}; this machine has: {}", available_isas().map(Isa::name).collect::<Vec<_>>().join(", "))]
 pub struct IsaError {
     /// Its value.
     pub found: String,

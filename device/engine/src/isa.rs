@@ -7,16 +7,38 @@ use crate::error::IsaError;
 /// The fastest instruction set that this machine has, or the one that the environment variable `GRAFT_ISA` names.
 ///
 /// # Errors
-/// [`IsaError`] if `GRAFT_ISA` is set to anything else than a name of [`Isa::ALL`].
+/// [`IsaError`] if `GRAFT_ISA` is set to anything else than a name of [`available_isas`].
 pub fn detect_isa() -> Result<Isa, IsaError> {
     match std::env::var_os("GRAFT_ISA") {
-        None => Ok(Isa::Scalar),
+        None => Ok(available_isas().last().unwrap_or(Isa::Scalar)),
         Some(name) => isa_named(&name.to_string_lossy()),
     }
 }
 
+/// The instruction sets that this machine has and that there are kernels for, slowest first.
+pub fn available_isas() -> impl Iterator<Item = Isa> {
+    Isa::ALL.iter().copied().filter(|isa| is_available(*isa))
+}
+
+/// True if this machine has the instructions.
+pub(crate) fn is_available(isa: Isa) -> bool {
+    match isa {
+        Isa::Scalar => true,
+        #[cfg(target_arch = "x86_64")]
+        Isa::Avx2 => is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma"),
+        #[cfg(target_arch = "x86_64")]
+        Isa::Avx512Vnni => {
+            is_x86_feature_detected!("avx512f")
+                && is_x86_feature_detected!("avx512bw")
+                && is_x86_feature_detected!("avx512vl")
+                && is_x86_feature_detected!("avx512vnni")
+        }
+        _ => false,
+    }
+}
+
 fn isa_named(name: &str) -> Result<Isa, IsaError> {
-    Isa::from_name(name).ok_or_else(|| IsaError { found: name.to_owned() })
+    Isa::from_name(name).filter(|isa| is_available(*isa)).ok_or_else(|| IsaError { found: name.to_owned() })
 }
 
 #[cfg(test)]
@@ -25,8 +47,13 @@ mod tests {
 
     #[test]
     fn a_name_is_taken_or_refused_with_what_there_is() {
-        assert_eq!(isa_named("scalar"), Ok(Isa::Scalar));
+        for isa in available_isas() {
+            assert_eq!(isa_named(isa.name()), Ok(isa));
+        }
+        let names: Vec<&str> = available_isas().map(Isa::name).collect();
         let error = isa_named("avx1024").unwrap_err().to_string();
-        assert_eq!(error, "GRAFT_ISA is \"avx1024\"; this machine has: scalar");
+        assert_eq!(error, format!("GRAFT_ISA is \"avx1024\"; this machine has: {}", names.join(", ")));
+        let foreign = if cfg!(target_arch = "x86_64") { "neon" } else { "avx2" };
+        assert!(isa_named(foreign).is_err());
     }
 }

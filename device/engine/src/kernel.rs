@@ -4,6 +4,7 @@ use graft_kernels::add::{AddParams, add};
 use graft_kernels::conv::{ConvParams, ConvShape, conv};
 use graft_kernels::float::{self, Binary, Unary};
 use graft_kernels::mul::{MulParams, mul};
+use graft_kernels::packed::{self, Line};
 use graft_kernels::pool::{AverageParams, PoolShape, average_pool, global_sum, max_pool};
 use graft_kernels::shape::{concat_part, reshape, transpose, upsample};
 use graft_kernels::table::table;
@@ -15,6 +16,7 @@ use crate::arena::{Place, Rest};
 #[derive(Clone, Debug)]
 pub(crate) enum Kernel {
     Conv { shape: ConvShape, packed: Vec<i16>, bias: Vec<i32>, multipliers: Vec<i32>, zero_point_in: i32, clamp: Clamp },
+    PackedConv { shape: ConvShape, packed: Vec<Line>, zero_point_in: i32, clamp: Clamp },
     Add { dims: [Dims; 2], params: AddParams },
     Mul { dims: [Dims; 2], params: MulParams },
     AveragePool { shape: PoolShape, params: AverageParams },
@@ -34,6 +36,13 @@ pub(crate) enum Kernel {
     FloatMean { dims: Dims },
 }
 
+/// What kernels write to between input and output.
+#[derive(Clone)]
+pub(crate) struct Scratch {
+    pub wide: Vec<i16>,
+    pub lines: Vec<Line>,
+}
+
 /// One input of a concatenation.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Part {
@@ -46,7 +55,7 @@ impl Kernel {
     /// Multiply-accumulates of convolutions; other ops cost next to nothing and count none.
     pub(crate) fn n_macs(&self) -> u64 {
         match self {
-            Self::Conv { shape, .. } | Self::FloatConv { shape, .. } => shape.n_macs(),
+            Self::Conv { shape, .. } | Self::PackedConv { shape, .. } | Self::FloatConv { shape, .. } => shape.n_macs(),
             _ => 0,
         }
     }
@@ -56,13 +65,28 @@ impl Kernel {
         if let Self::Conv { shape, .. } = self { shape.scratch_len() } else { 0 }
     }
 
+    /// Lines of scratch.
+    pub(crate) fn scratch_lines(&self, isa: Isa) -> usize {
+        if let Self::PackedConv { shape, .. } = self { packed::scratch_lines(isa, shape) } else { 0 }
+    }
+
+    /// Bytes of weights and what belongs to them.
+    pub(crate) fn packed_bytes(&self) -> usize {
+        match self {
+            Self::Conv { packed, bias, .. } => 2 * packed.len() + 8 * bias.len(),
+            Self::PackedConv { packed, .. } => 64 * packed.len(),
+            Self::FloatConv { weights, bias, .. } => 4 * (weights.len() + bias.len()),
+            _ => 0,
+        }
+    }
+
     /// Runs it on tensors of the arena.
     pub(crate) fn run(
         &self,
         isa: Isa,
         inputs: &[Place],
         rest: &Rest<'_>,
-        scratch: &mut [i16],
+        scratch: &mut Scratch,
         mut output: ViewMut<'_>,
     ) -> Result<(), KernelError> {
         let input = |i: usize| -> Result<View<'_>, KernelError> {
@@ -72,8 +96,14 @@ impl Kernel {
             Self::Conv { shape, packed, bias, multipliers, zero_point_in, clamp } => {
                 let requantize = Requantize { multipliers, clamp: *clamp };
                 let params = ConvParams { packed, bias, zero_point_in: *zero_point_in, requantize };
-                conv(isa, shape, &params, input(0)?, scratch, output)
+                conv(isa, shape, &params, input(0)?, &mut scratch.wide, output)
             }
+            Self::PackedConv { shape, packed, zero_point_in, clamp } => match (input(0)?, output) {
+                (View::I8(x), ViewMut::I8(y)) => {
+                    packed::conv(isa, shape, packed, *zero_point_in, *clamp, x, &mut scratch.lines, y)
+                }
+                _ => Err(KernelError::Types { op: "Conv" }),
+            },
             Self::Add { dims, params } => add(isa, *dims, params, input(0)?, input(1)?, output),
             Self::Mul { dims, params } => mul(isa, *dims, params, input(0)?, input(1)?, output),
             Self::AveragePool { shape, params } => average_pool(isa, shape, params, input(0)?, output),

@@ -37,4 +37,4 @@ pub use check::{ARENA_BYTES_MAX, OPS, STEPS_MAX, TENSOR_BYTES_MAX, WINDOW_MAX};
 pub use engine::{Engine, StepCost};
 pub use error::{EmbedError, Fault, IsaError, LoadError, STEP_NAME_SHOWN, SelfTestError};
 pub use graft_kernels::Isa;
-pub use isa::detect_isa;
+pub use isa::{available_isas, detect_isa};

@@ -6,6 +6,7 @@ use graft_kernels::add::AddParams;
 use graft_kernels::conv::ConvShape;
 use graft_kernels::float::{Binary, Unary};
 use graft_kernels::mul::MulParams;
+use graft_kernels::packed::{self, Layer, Line};
 use graft_kernels::pool::{AverageParams, PoolShape};
 use graft_kernels::view::Broadcast;
 use graft_kernels::{Clamp, Dims, Isa};
@@ -98,9 +99,17 @@ impl Lowering<'_> {
                 return Err(Fault::Accumulator { channel, bound });
             }
         }
-        let mut packed = vec![0; shape.packed_len()];
         // The shape was checked, and the lengths follow from it.
         let unfit = |_| Fault::Window { kernel: window.kernel, input: x.shape };
+        let types = [x.data_type, self.output.data_type];
+        if types == [DataType::I8; 2] && packed::has_twin(self.isa, &shape) {
+            let mut lines = vec![Line::ZERO; packed::packed_lines(self.isa, &shape)];
+            let requantize = graft_kernels::Requantize { multipliers: &multipliers, clamp };
+            let layer = Layer { weights: &weights, bias: &bias, zero_point_in: x.zero_point, requantize };
+            packed::pack(self.isa, &shape, &layer, &mut lines).map_err(unfit)?;
+            return Ok(Kernel::PackedConv { shape, packed: lines, zero_point_in: x.zero_point, clamp });
+        }
+        let mut packed = vec![0; shape.packed_len()];
         shape.pack_weights(self.isa, &weights, &mut packed).map_err(unfit)?;
         Ok(Kernel::Conv { shape, packed, bias, multipliers, zero_point_in: x.zero_point, clamp })
     }

@@ -1,10 +1,11 @@
 //! A checked and planned graph: everything that inferences share.
 
 use graft_bundle::graph::{DataType, Tensor};
+use graft_kernels::packed::Line;
 use graft_kernels::{Dims, Isa, KernelError, View};
 
 use crate::arena::{Arena, Place, Plan};
-use crate::kernel::Kernel;
+use crate::kernel::{Kernel, Scratch};
 
 /// A tensor whose sizes were checked.
 #[derive(Clone, Copy, Debug)]
@@ -52,18 +53,22 @@ pub(crate) struct Program {
     pub outputs: Vec<usize>,
     pub plan: Plan,
     pub scratch_len: usize,
+    pub scratch_lines: usize,
 }
 
 /// What one running program writes to; made once, reused.
 #[derive(Clone)]
 pub(crate) struct Memory {
     pub arena: Arena,
-    scratch: Vec<i16>,
+    scratch: Scratch,
 }
 
 impl Program {
     pub(crate) fn memory(&self) -> Memory {
-        Memory { arena: Arena::new(&self.plan), scratch: vec![0; self.scratch_len] }
+        Memory {
+            arena: Arena::new(&self.plan),
+            scratch: Scratch { wide: vec![0; self.scratch_len], lines: vec![Line::ZERO; self.scratch_lines] },
+        }
     }
 
     pub(crate) fn place(&self, tensor: usize) -> Option<Place> {

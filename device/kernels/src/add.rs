@@ -37,7 +37,7 @@ pub fn add(
     macro_rules! run {
         ($($a:ident $b:ident $o:ident),*) => {
             match (isa, a, b, output) {
-                $((Isa::Scalar, View::$a(a), View::$b(b), ViewMut::$o(out)) => {
+                $((_, View::$a(a), View::$b(b), ViewMut::$o(out)) => {
                     for_each_pair(a, b, broadcast, out, |a, b| add_one(&params, a, b));
                 })*
                 _ => return Err(KernelError::Types { op: "Add" }),

@@ -91,7 +91,7 @@ impl ConvShape {
         expect_len("weights", weights.len(), self.weights_len())?;
         expect_len("packed weights", packed.len(), self.packed_len())?;
         match isa {
-            Isa::Scalar if self.is_depthwise() => {
+            _ if self.is_depthwise() => {
                 let n_taps = self.window.n_taps();
                 for (channel, taps) in weights.chunks_exact(n_taps).enumerate() {
                     for (tap, weight) in taps.iter().enumerate() {
@@ -99,7 +99,7 @@ impl ConvShape {
                     }
                 }
             }
-            Isa::Scalar => {
+            _ => {
                 packed.fill(0);
                 let rows = packed.chunks_exact_mut(self.row_len()).zip(weights.chunks_exact(self.patch_len()));
                 for (row, weights) in rows {
@@ -114,15 +114,15 @@ impl ConvShape {
         if self.is_consistent() { Ok(()) } else { Err(KernelError::Shapes { op: "Conv" }) }
     }
 
-    fn is_depthwise(&self) -> bool {
+    pub(crate) fn is_depthwise(&self) -> bool {
         self.groups > 1 && self.groups == self.input.c && self.groups == self.output.c
     }
 
-    fn in_per_group(&self) -> usize {
+    pub(crate) fn in_per_group(&self) -> usize {
         self.input.c.checked_div(self.groups).unwrap_or(0)
     }
 
-    fn patch_len(&self) -> usize {
+    pub(crate) fn patch_len(&self) -> usize {
         self.window.n_taps().saturating_mul(self.in_per_group())
     }
 
@@ -158,14 +158,14 @@ pub fn conv(
         scratch.get_mut(..scratch_len).ok_or(KernelError::Length { what: "scratch", found, expected: scratch_len })?;
     let depthwise_shape = shape.is_depthwise();
     match (isa, input, output) {
-        (Isa::Scalar, View::I8(x), ViewMut::I8(y)) if depthwise_shape => depthwise(shape, params, x, y),
-        (Isa::Scalar, View::I8(x), ViewMut::I16(y)) if depthwise_shape => depthwise(shape, params, x, y),
-        (Isa::Scalar, View::I16(x), ViewMut::I8(y)) if depthwise_shape => depthwise(shape, params, x, y),
-        (Isa::Scalar, View::I16(x), ViewMut::I16(y)) if depthwise_shape => depthwise(shape, params, x, y),
-        (Isa::Scalar, View::I8(x), ViewMut::I8(y)) => dense(shape, params, x, scratch, y),
-        (Isa::Scalar, View::I8(x), ViewMut::I16(y)) => dense(shape, params, x, scratch, y),
-        (Isa::Scalar, View::I16(x), ViewMut::I8(y)) => dense_wide(shape, params, x, y),
-        (Isa::Scalar, View::I16(x), ViewMut::I16(y)) => dense_wide(shape, params, x, y),
+        (_, View::I8(x), ViewMut::I8(y)) if depthwise_shape => depthwise(shape, params, x, y),
+        (_, View::I8(x), ViewMut::I16(y)) if depthwise_shape => depthwise(shape, params, x, y),
+        (_, View::I16(x), ViewMut::I8(y)) if depthwise_shape => depthwise(shape, params, x, y),
+        (_, View::I16(x), ViewMut::I16(y)) if depthwise_shape => depthwise(shape, params, x, y),
+        (_, View::I8(x), ViewMut::I8(y)) => dense(shape, params, x, scratch, y),
+        (_, View::I8(x), ViewMut::I16(y)) => dense(shape, params, x, scratch, y),
+        (_, View::I16(x), ViewMut::I8(y)) => dense_wide(shape, params, x, y),
+        (_, View::I16(x), ViewMut::I16(y)) => dense_wide(shape, params, x, y),
         _ => return Err(KernelError::Types { op: "Conv" }),
     }
     Ok(())

@@ -8,12 +8,8 @@ const ROWS_PER_I32: usize = (1 << 17) - 1;
 const BLOCK: usize = 32;
 
 /// `sum(a * b)` in i32; exact below 2^17 elements. Elements past the shorter of both are ignored.
-pub fn dot_i8(isa: Isa, a: &[i8], b: &[i8]) -> i32 {
-    match isa {
-        Isa::Scalar => {
-            a.iter().zip(b).fold(0, |sum, (a, b)| sum.wrapping_add(i32::from(i16::from(*a).wrapping_mul((*b).into()))))
-        }
-    }
+pub fn dot_i8(_isa: Isa, a: &[i8], b: &[i8]) -> i32 {
+    a.iter().zip(b).fold(0, |sum, (a, b)| sum.wrapping_add(i32::from(i16::from(*a).wrapping_mul((*b).into()))))
 }
 
 /// Adds `X^T X` to `gram`: `gram[i][j] += sum over rows of x[i] * x[j]`, exact.
@@ -22,17 +18,14 @@ pub fn dot_i8(isa: Isa, a: &[i8], b: &[i8]) -> i32 {
 ///
 /// # Errors
 /// [`KernelError::Length`] if `gram` is not `[D, D]` or `rows` is not whole rows.
-pub fn gram_i8(isa: Isa, rows: &[i8], d: usize, gram: &mut [i64]) -> Result<(), KernelError> {
+pub fn gram_i8(_isa: Isa, rows: &[i8], d: usize, gram: &mut [i64]) -> Result<(), KernelError> {
     expect_len("gram", gram.len(), d.saturating_mul(d))?;
     let n = rows.len().checked_div(d).unwrap_or(0);
     expect_len("rows", rows.len(), n * d)?;
-    match isa {
-        Isa::Scalar if d > 0 => {
-            rows.chunks(ROWS_PER_I32 * d).for_each(|rows| gram_scalar(rows, d, gram));
-            Ok(())
-        }
-        Isa::Scalar => Ok(()),
+    if d > 0 {
+        rows.chunks(ROWS_PER_I32 * d).for_each(|rows| gram_scalar(rows, d, gram));
     }
+    Ok(())
 }
 
 /// At most [`ROWS_PER_I32`] rows; sums a block of one Gram row in i32, then widens. Blocks go outside, so that their

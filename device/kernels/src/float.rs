@@ -63,13 +63,13 @@ pub fn dequantize(
     expect_len("output", output.len(), input.len())?;
     let real = |q: i32| scale * q.wrapping_sub(zero_point) as f32;
     match (isa, input, output) {
-        (Isa::Scalar, View::I8(x), ViewMut::F32(y)) => {
+        (_, View::I8(x), ViewMut::F32(y)) => {
             y.iter_mut().zip(x).for_each(|(y, x)| *y = real((*x).into()));
         }
-        (Isa::Scalar, View::I16(x), ViewMut::F32(y)) => {
+        (_, View::I16(x), ViewMut::F32(y)) => {
             y.iter_mut().zip(x).for_each(|(y, x)| *y = real((*x).into()));
         }
-        (Isa::Scalar, View::I32(x), ViewMut::F32(y)) => y.iter_mut().zip(x).for_each(|(y, x)| *y = real(*x)),
+        (_, View::I32(x), ViewMut::F32(y)) => y.iter_mut().zip(x).for_each(|(y, x)| *y = real(*x)),
         _ => return Err(KernelError::Types { op: "Dequantize" }),
     }
     Ok(())
@@ -91,10 +91,10 @@ pub fn quantize(
     // `as` saturates and turns NaN into 0.
     let steps = |x: f32| clamp.apply((libm::rintf(x * inv_scale) as i32).into());
     match (isa, input, output) {
-        (Isa::Scalar, View::F32(x), ViewMut::I8(y)) => {
+        (_, View::F32(x), ViewMut::I8(y)) => {
             y.iter_mut().zip(x).for_each(|(y, x)| *y = i8::from_i32(steps(*x)));
         }
-        (Isa::Scalar, View::F32(x), ViewMut::I16(y)) => {
+        (_, View::F32(x), ViewMut::I16(y)) => {
             y.iter_mut().zip(x).for_each(|(y, x)| *y = i16::from_i32(steps(*x)));
         }
         _ => return Err(KernelError::Types { op: "Quantize" }),
@@ -106,10 +106,9 @@ pub fn quantize(
 ///
 /// # Errors
 /// [`KernelError`] if lengths or types do not fit.
-pub fn unary(isa: Isa, function: Unary, input: View<'_>, output: ViewMut<'_>) -> Result<(), KernelError> {
+pub fn unary(_isa: Isa, function: Unary, input: View<'_>, output: ViewMut<'_>) -> Result<(), KernelError> {
     let (x, y) = floats("FloatUnary", input, output)?;
     expect_len("output", y.len(), x.len())?;
-    let Isa::Scalar = isa;
     match function {
         Unary::Relu => apply(x, y, |x| if x > 0.0 { x } else { 0.0 }),
         Unary::Sigmoid => apply(x, y, |x| 1.0 / (1.0 + libm::expf(-x))),
@@ -131,7 +130,7 @@ pub fn unary(isa: Isa, function: Unary, input: View<'_>, output: ViewMut<'_>) ->
 /// # Errors
 /// [`KernelError`] if shapes, lengths or types do not fit.
 pub fn binary(
-    isa: Isa,
+    _isa: Isa,
     function: Binary,
     dims: [Dims; 2],
     a: View<'_>,
@@ -141,7 +140,6 @@ pub fn binary(
     let broadcast = broadcast_of("FloatBinary", dims, [a.len(), b.len(), output.len()])?;
     let (a, out) = floats("FloatBinary", a, output)?;
     let View::F32(b) = b else { return Err(KernelError::Types { op: "FloatBinary" }) };
-    let Isa::Scalar = isa;
     match function {
         Binary::Add => for_each_pair(a, b, broadcast, out, |a, b| a + b),
         Binary::Sub => for_each_pair(a, b, broadcast, out, |a, b| a - b),
@@ -159,7 +157,7 @@ pub fn binary(
 /// # Errors
 /// [`KernelError`] if shapes, lengths or types do not fit.
 pub fn conv(
-    isa: Isa,
+    _isa: Isa,
     shape: &ConvShape,
     weights: &[f32],
     bias: &[f32],
@@ -174,7 +172,6 @@ pub fn conv(
     expect_len("output", y.len(), shape.output.len())?;
     expect_len("weights", weights.len(), shape.weights_len())?;
     expect_len("bias", bias.len(), shape.output.c)?;
-    let Isa::Scalar = isa;
     let out_per_group = shape.output.c / shape.groups;
     for (pixel, out) in y.chunks_exact_mut(shape.output.c).enumerate() {
         for (group, out) in out.chunks_exact_mut(out_per_group).enumerate() {
@@ -223,11 +220,10 @@ fn conv_block(
 ///
 /// # Errors
 /// [`KernelError`] if lengths or types do not fit.
-pub fn softmax(isa: Isa, dims: Dims, input: View<'_>, output: ViewMut<'_>) -> Result<(), KernelError> {
+pub fn softmax(_isa: Isa, dims: Dims, input: View<'_>, output: ViewMut<'_>) -> Result<(), KernelError> {
     let (x, y) = floats("FloatSoftmax", input, output)?;
     expect_len("input", x.len(), dims.len())?;
     expect_len("output", y.len(), dims.len())?;
-    let Isa::Scalar = isa;
     let c = dims.c.max(1);
     for (x, y) in x.chunks_exact(c).zip(y.chunks_exact_mut(c)) {
         let max = x.iter().copied().reduce(|max, x| if x > max { x } else { max }).unwrap_or(0.0);
@@ -246,11 +242,10 @@ pub fn softmax(isa: Isa, dims: Dims, input: View<'_>, output: ViewMut<'_>) -> Re
 ///
 /// # Errors
 /// [`KernelError`] if lengths or types do not fit.
-pub fn mean(isa: Isa, dims: Dims, input: View<'_>, output: ViewMut<'_>) -> Result<(), KernelError> {
+pub fn mean(_isa: Isa, dims: Dims, input: View<'_>, output: ViewMut<'_>) -> Result<(), KernelError> {
     let (x, y) = floats("FloatMean", input, output)?;
     expect_len("input", x.len(), dims.len())?;
     expect_len("output", y.len(), dims.c)?;
-    let Isa::Scalar = isa;
     y.fill(0.0);
     for pixel in x.chunks_exact(dims.c.max(1)) {
         y.iter_mut().zip(pixel).for_each(|(sum, x)| *sum += x);

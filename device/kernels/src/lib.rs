@@ -27,11 +27,14 @@ pub mod dot;
 pub mod embed;
 pub mod float;
 pub mod mul;
+pub mod packed;
 pub mod pool;
 pub mod requantize;
 pub mod shape;
 pub mod table;
 pub mod view;
+#[cfg(target_arch = "x86_64")]
+mod x86;
 
 pub use requantize::{Clamp, Requantize};
 pub use view::{Dims, View, ViewMut, Window};
@@ -42,16 +45,28 @@ pub use view::{Dims, View, ViewMut, Window};
 pub enum Isa {
     /// Plain Rust: the definition.
     Scalar,
+    /// Arm NEON: armv8.0 (Cortex-A53, A72) and armv7.
+    Neon,
+    /// Arm NEON with dot products (Cortex-A76 and later).
+    NeonDot,
+    /// x86-64 with AVX2.
+    Avx2,
+    /// x86-64 with AVX-512 (F, BW, VL) and VNNI.
+    Avx512Vnni,
 }
 
 impl Isa {
     /// All there are, slowest first.
-    pub const ALL: &[Isa] = &[Isa::Scalar];
+    pub const ALL: &[Isa] = &[Isa::Scalar, Isa::Neon, Isa::NeonDot, Isa::Avx2, Isa::Avx512Vnni];
 
     /// As `GRAFT_ISA` spells it.
     pub fn name(self) -> &'static str {
         match self {
             Isa::Scalar => "scalar",
+            Isa::Neon => "neon",
+            Isa::NeonDot => "neon_dot",
+            Isa::Avx2 => "avx2",
+            Isa::Avx512Vnni => "avx512_vnni",
         }
     }
 

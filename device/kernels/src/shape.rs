@@ -8,10 +8,10 @@ use crate::{Isa, KernelError, expect_len};
 macro_rules! same_type {
     ($op:literal, $isa:expr, $input:expr, $output:expr, |$x:ident, $y:ident| $body:expr) => {
         match ($isa, $input, $output) {
-            (Isa::Scalar, View::I8($x), ViewMut::I8($y)) => $body,
-            (Isa::Scalar, View::I16($x), ViewMut::I16($y)) => $body,
-            (Isa::Scalar, View::I32($x), ViewMut::I32($y)) => $body,
-            (Isa::Scalar, View::F32($x), ViewMut::F32($y)) => $body,
+            (_, View::I8($x), ViewMut::I8($y)) => $body,
+            (_, View::I16($x), ViewMut::I16($y)) => $body,
+            (_, View::I32($x), ViewMut::I32($y)) => $body,
+            (_, View::F32($x), ViewMut::F32($y)) => $body,
             _ => return Err(KernelError::Types { op: $op }),
         }
     };

@@ -1,0 +1,322 @@
+//! Layers of i8 activations as the vector twins want them: values laid out once, at load.
+//!
+//! Twins come layer by layer: [`has_twin`] says whether there is one, and where there is none the plain
+//! [`conv`](mod@crate::conv) runs. What a twin packs is its own affair; here it is so many lines of memory.
+
+use crate::conv::ConvShape;
+use crate::requantize::{Clamp, MULTIPLIER_BITS, Requantize};
+use crate::{Isa, KernelError, expect_len};
+
+#[cfg(target_arch = "x86_64")]
+use crate::x86 as twin;
+
+/// Unit and alignment of packed layers and of their scratch: a cache line.
+#[derive(Clone, Copy, Debug)]
+#[repr(C, align(64))]
+pub struct Line(pub [u8; 64]);
+
+impl Line {
+    /// Zeros.
+    pub const ZERO: Line = Line([0; 64]);
+}
+
+/// Values of one layer, as the bundle holds them.
+#[derive(Clone, Copy, Debug)]
+pub struct Layer<'a> {
+    /// `[out_c, kernel_h, kernel_w, in_c / groups]`.
+    pub weights: &'a [i8],
+    /// `[out_c]`.
+    pub bias: &'a [i32],
+    /// Of the input, in -128..=127.
+    pub zero_point_in: i32,
+    /// To the output.
+    pub requantize: Requantize<'a>,
+}
+
+/// No instructions but the plain ones.
+#[cfg(not(target_arch = "x86_64"))]
+mod twin {
+    use super::*;
+
+    pub fn has_twin(_: Isa, _: &ConvShape) -> bool {
+        false
+    }
+
+    pub fn packed_lines(_: Isa, _: &ConvShape) -> usize {
+        0
+    }
+
+    pub fn scratch_lines(_: Isa, _: &ConvShape) -> usize {
+        0
+    }
+
+    pub fn pack(_: Isa, _: &ConvShape, _: &Layer<'_>, _: &mut [Line]) {}
+
+    pub fn conv(_: Isa, _: &ConvShape, _: &[Line], _: i32, _: Clamp, _: &[i8], _: &mut [Line], _: &mut [i8]) {}
+}
+
+/// True if `isa` has a twin for a layer of this shape with i8 input and output.
+pub fn has_twin(isa: Isa, shape: &ConvShape) -> bool {
+    shape.is_consistent() && twin::has_twin(isa, shape)
+}
+
+/// Lines that [`pack`] writes.
+pub fn packed_lines(isa: Isa, shape: &ConvShape) -> usize {
+    twin::packed_lines(isa, shape)
+}
+
+/// Lines of scratch that [`conv`] needs.
+pub fn scratch_lines(isa: Isa, shape: &ConvShape) -> usize {
+    twin::scratch_lines(isa, shape)
+}
+
+fn check(isa: Isa, shape: &ConvShape) -> Result<(), KernelError> {
+    if has_twin(isa, shape) { Ok(()) } else { Err(KernelError::Shapes { op: "Conv" }) }
+}
+
+/// Lays a layer out for [`conv`].
+///
+/// # Errors
+/// [`KernelError`] if there is no twin or a length does not fit.
+pub fn pack(isa: Isa, shape: &ConvShape, layer: &Layer<'_>, packed: &mut [Line]) -> Result<(), KernelError> {
+    check(isa, shape)?;
+    expect_len("weights", layer.weights.len(), shape.weights_len())?;
+    expect_len("bias", layer.bias.len(), shape.output.c)?;
+    expect_len("multipliers", layer.requantize.multipliers.len(), shape.output.c)?;
+    expect_len("packed layer", packed.len(), packed_lines(isa, shape))?;
+    twin::pack(isa, shape, layer, packed);
+    Ok(())
+}
+
+/// Runs a packed layer: the bits of [`conv`](crate::conv::conv()).
+///
+/// Shapes: `input` and `output` as `shape` says; `scratch` at least [`scratch_lines`]. `zero_point_in` and `clamp` as
+/// they were packed. The CPU must have the instructions of `isa`.
+///
+/// # Errors
+/// [`KernelError`] if there is no twin or a length does not fit.
+#[allow(clippy::too_many_arguments)] // The parts of one layer; a struct for one call would name them twice.
+pub fn conv(
+    isa: Isa,
+    shape: &ConvShape,
+    packed: &[Line],
+    zero_point_in: i32,
+    clamp: Clamp,
+    input: &[i8],
+    scratch: &mut [Line],
+    output: &mut [i8],
+) -> Result<(), KernelError> {
+    check(isa, shape)?;
+    expect_len("input", input.len(), shape.input.len())?;
+    expect_len("output", output.len(), shape.output.len())?;
+    expect_len("packed layer", packed.len(), packed_lines(isa, shape))?;
+    let (found, expected) = (scratch.len(), scratch_lines(isa, shape));
+    let scratch = scratch.get_mut(..expected).ok_or(KernelError::Length { what: "scratch", found, expected })?;
+    twin::conv(isa, shape, packed, zero_point_in, clamp, input, scratch, output);
+    Ok(())
+}
+
+/// True if every sum that i8 inputs can give goes through the float form of requantization exactly: `|acc| < 2^22`, and
+/// a result with room in 16 bits (see the crate's [`requantize`](mod@crate::requantize)).
+///
+/// `row`: the weights of one output channel.
+#[cfg_attr(not(target_arch = "x86_64"), allow(dead_code))]
+pub(crate) fn float_form_is_exact(row: &[i8], bias: i32, zero_point_in: i32, multiplier: i32, clamp: Clamp) -> bool {
+    let (low, high) = (-128 - i64::from(zero_point_in), 127 - i64::from(zero_point_in));
+    let [mut least, mut most] = [i64::from(bias); 2];
+    for w in row {
+        let [a, b] = [i64::from(*w) * low, i64::from(*w) * high];
+        least += a.min(b);
+        most += a.max(b);
+    }
+    let reach = least.abs().max(most.abs());
+    let byte = |x: i32| (-128..=127).contains(&x);
+    // Of the 2^15 that 16 bits hold, leave 256 for zero point and rounding.
+    let result_max = ((1i64 << 15) - 256) << MULTIPLIER_BITS;
+    reach < 1 << 22
+        && (1..1 << 23).contains(&multiplier)
+        && byte(clamp.zero_point)
+        && byte(zero_point_in)
+        && reach * i64::from(multiplier) < result_max
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::conv::ConvParams;
+    use crate::view::{Dims, View, ViewMut, Window};
+    use proptest::prelude::*;
+    use std::vec;
+    use std::vec::Vec;
+
+    /// What this machine runs; the engine asks likewise.
+    fn available() -> impl Iterator<Item = Isa> {
+        Isa::ALL.iter().copied().filter(|isa| match isa {
+            Isa::Scalar => true,
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx2 => std::is_x86_feature_detected!("avx2") && std::is_x86_feature_detected!("fma"),
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx512Vnni => {
+                std::is_x86_feature_detected!("avx512vnni")
+                    && std::is_x86_feature_detected!("avx512bw")
+                    && std::is_x86_feature_detected!("avx512vl")
+            }
+            _ => false,
+        })
+    }
+
+    #[derive(Clone, Debug)]
+    struct Case {
+        shape: ConvShape,
+        weights: Vec<i8>,
+        bias: Vec<i32>,
+        multipliers: Vec<i32>,
+        zero_point_in: i32,
+        clamp: Clamp,
+        input: Vec<i8>,
+    }
+
+    fn bytes(seed: u64) -> impl Iterator<Item = i8> {
+        let mut state = seed;
+        core::iter::repeat_with(move || {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            (state >> 56) as u8 as i8
+        })
+    }
+
+    /// Kinds of values: usual ones, where the float form holds; large sums, where it does not; everything saturated.
+    #[derive(Clone, Copy, Debug)]
+    enum Values {
+        Usual,
+        Large,
+        Extreme,
+    }
+
+    fn case() -> impl Strategy<Value = Case> {
+        let window =
+            ([1usize..=5, 1usize..=5], [1usize..=3, 1usize..=3], [1usize..=2, 1usize..=2], [0usize..=2, 0usize..=2]);
+        let shape = (
+            1usize..=9,
+            1usize..=17,
+            window,
+            prop_oneof![
+                // Depthwise, dense, grouped: (groups, in per group, out per group).
+                (1usize..=150).prop_map(|c| (c, 1, 1)),
+                (1usize..=70, 1usize..=150).prop_map(|(i, o)| (1, i, o)),
+                (2usize..=4, 1usize..=9, 1usize..=70),
+            ],
+        );
+        let values = prop_oneof![Just(Values::Usual), Just(Values::Large), Just(Values::Extreme)];
+        (shape, values, any::<u64>(), any::<bool>()).prop_map(|((h, w, window, channels), values, seed, point)| {
+            let ([kh, kw], [sh, sw], [dh, dw], pad) = window;
+            // Many layers are 1x1 with stride 1.
+            let one = |x: usize| if point { 1 } else { x };
+            let kernel = [one(kh), one(kw)];
+            let (stride, dilation) = ([one(sh), one(sw)], [one(dh), one(dw)]);
+            let pad_before = if point { [0; 2] } else { pad };
+            let mut pad_after = pad_before;
+            for axis in 0..2 {
+                let reach = (kernel[axis] - 1) * dilation[axis] + 1;
+                pad_after[axis] += reach.saturating_sub([h, w][axis] + 2 * pad_before[axis]);
+            }
+            let window = Window { kernel, stride, dilation, pad_before, pad_after };
+            let (groups, i, o) = channels;
+            let input = Dims { h, w, c: groups * i };
+            let [oh, ow] = window.output(input).unwrap();
+            let shape = ConvShape { input, output: Dims { h: oh, w: ow, c: groups * o }, window, groups };
+            let mut random = bytes(seed);
+            let mut draw = || random.next().unwrap();
+            let extreme = matches!(values, Values::Extreme);
+            let mut ends = |b: i8| if extreme { [127, -128, -127][usize::from(b as u8 % 3)] } else { b };
+            let weights = bytes(seed ^ 1).map(&mut ends).take(shape.weights_len()).collect();
+            let input = bytes(seed ^ 2).map(&mut ends).take(shape.input.len()).collect();
+            let n = shape.output.c;
+            let [bias, multiplier] = match values {
+                Values::Usual => [200, 60],
+                Values::Large => [1 << 15, 900],
+                Values::Extreme => [1 << 23, 1 << 15],
+            };
+            let bias = (0..n).map(|_| i32::from(draw()) * bias).collect();
+            let multipliers = (0..n).map(|_| 1 + i32::from(draw() as u8) * multiplier).collect();
+            let ends = [draw(), draw()].map(i32::from);
+            let clamp = Clamp { zero_point: draw().into(), low: ends[0].min(ends[1]), high: ends[0].max(ends[1]) };
+            Case { shape, weights, bias, multipliers, zero_point_in: draw().into(), clamp, input }
+        })
+    }
+
+    fn layer(case: &Case) -> Layer<'_> {
+        let requantize = Requantize { multipliers: &case.multipliers, clamp: case.clamp };
+        Layer { weights: &case.weights, bias: &case.bias, zero_point_in: case.zero_point_in, requantize }
+    }
+
+    fn plain(case: &Case) -> Vec<i8> {
+        let mut packed = vec![0; case.shape.packed_len()];
+        case.shape.pack_weights(Isa::Scalar, &case.weights, &mut packed).unwrap();
+        let mut scratch = vec![0; case.shape.scratch_len()];
+        let Layer { bias, zero_point_in, requantize, .. } = layer(case);
+        let params = ConvParams { packed: &packed, bias, zero_point_in, requantize };
+        let mut out = vec![0; case.shape.output.len()];
+        let (x, y) = (View::I8(&case.input), ViewMut::I8(&mut out));
+        crate::conv::conv(Isa::Scalar, &case.shape, &params, x, &mut scratch, y).unwrap();
+        out
+    }
+
+    fn twin(isa: Isa, case: &Case) -> Vec<i8> {
+        let mut packed = vec![Line([77; 64]); packed_lines(isa, &case.shape)];
+        pack(isa, &case.shape, &layer(case), &mut packed).unwrap();
+        // Scratch of an earlier layer may hold anything.
+        let mut scratch = vec![Line([99; 64]); scratch_lines(isa, &case.shape)];
+        let mut out = vec![0; case.shape.output.len()];
+        let (zero_point, clamp) = (case.zero_point_in, case.clamp);
+        conv(isa, &case.shape, &packed, zero_point, clamp, &case.input, &mut scratch, &mut out).unwrap();
+        out
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { cases: 600, ..ProptestConfig::default() })]
+        #[test]
+        fn twins_give_the_plain_bits(case in case()) {
+            let expected = plain(&case);
+            for isa in available().filter(|isa| has_twin(*isa, &case.shape)) {
+                prop_assert_eq!(&twin(isa, &case), &expected, "{}", isa);
+            }
+        }
+    }
+
+    #[test]
+    fn the_float_form_is_used_only_where_it_is_exact() {
+        let clamp = Clamp { zero_point: 3, low: -128, high: 127 };
+        // 127 * 255 * 129 < 2^22 <= 127 * 255 * 130.
+        assert!(float_form_is_exact(&[127; 129], 0, -128, 20, clamp));
+        assert!(!float_form_is_exact(&[127; 130], 0, -128, 20, clamp));
+        assert!(!float_form_is_exact(&[1], 1 << 22, 0, 20, clamp));
+        assert!(!float_form_is_exact(&[127; 129], 0, -128, 1 << 16, clamp), "the result leaves 16 bits");
+        assert!(!float_form_is_exact(&[1], 0, 0, 0, clamp));
+    }
+
+    #[test]
+    fn what_does_not_fit_is_refused() {
+        let dims = Dims { h: 2, w: 2, c: 3 };
+        let window = Window { kernel: [1, 1], stride: [1, 1], dilation: [1, 1], pad_before: [0; 2], pad_after: [0; 2] };
+        let shape = ConvShape { input: dims, output: dims, window, groups: 1 };
+        assert!(!has_twin(Isa::Scalar, &shape));
+        for isa in available().filter(|isa| has_twin(*isa, &shape)) {
+            let packed = vec![Line::ZERO; packed_lines(isa, &shape)];
+            let n_scratch = scratch_lines(isa, &shape);
+            let clamp = Clamp { zero_point: 0, low: -128, high: 127 };
+            let run = |shape: &ConvShape, packed: &[Line], n_in: usize, n_scratch: usize| {
+                let mut scratch = vec![Line::ZERO; n_scratch];
+                conv(isa, shape, packed, 0, clamp, &vec![0; n_in], &mut scratch, &mut [0; 12])
+            };
+            assert_eq!(run(&shape, &packed, 12, n_scratch), Ok(()));
+            assert!(matches!(run(&shape, &packed, 11, n_scratch), Err(KernelError::Length { what: "input", .. })));
+            assert!(matches!(
+                run(&shape, &packed, 12, n_scratch - 1),
+                Err(KernelError::Length { what: "scratch", .. })
+            ));
+            assert!(run(&shape, &packed[1..], 12, n_scratch).is_err());
+            let broken = ConvShape { groups: 2, ..shape };
+            assert_eq!(run(&broken, &packed, 12, n_scratch), Err(KernelError::Shapes { op: "Conv" }));
+        }
+    }
+}

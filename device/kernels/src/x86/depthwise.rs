@@ -1,0 +1,296 @@
+//! Depthwise convolutions of any window.
+//!
+//! Four rows of input are interleaved byte by byte, so that one multiply-add meets four taps of a column of the window.
+//! With stride 1 two output rows share them: the second has its weights one byte further. Full blocks of 64 channels,
+//! then single vectors of 16; a block goes through the whole picture before the next one.
+
+use core::arch::x86_64::*;
+
+use super::header::{BLOCK, HEADER_LINES, Header, LANES, Target, channel_of, first_of_16};
+use crate::conv::ConvShape;
+use crate::packed::{Layer, Line};
+use crate::requantize::Clamp;
+
+/// Rows of one quad.
+const QUAD: usize = 4;
+/// Most columns of one pass; what lies behind the last column is read and thrown away.
+const COLUMNS_MAX: usize = 12;
+
+/// Output rows of one pass.
+fn n_rows(shape: &ConvShape) -> usize {
+    if shape.window.stride[0] == 1 && shape.window.dilation[0] == 1 && shape.output.h > 1 { 2 } else { 1 }
+}
+
+/// Quads that hold all taps of a column for that many output rows.
+fn n_quads(shape: &ConvShape) -> usize {
+    (shape.window.kernel[0] + n_rows(shape) - 1).div_ceil(QUAD)
+}
+
+/// Channels and vectors of the block that begins at channel `first`.
+fn block_at(shape: &ConvShape, first: usize) -> (usize, usize) {
+    match shape.output.c - first {
+        BLOCK.. => (BLOCK, BLOCK / LANES),
+        left => (left.min(LANES), 1),
+    }
+}
+
+/// First channels of all blocks.
+fn firsts(shape: &ConvShape) -> impl Iterator<Item = usize> {
+    let c = shape.output.c;
+    let full = c / BLOCK * BLOCK;
+    (0..full).step_by(BLOCK).chain((full..c).step_by(LANES))
+}
+
+/// Header, then `[kernel_w, n_quads, n_vectors, n_rows]` lines of weights.
+fn block_lines(shape: &ConvShape, n_vectors: usize) -> usize {
+    HEADER_LINES + shape.window.kernel[1] * n_quads(shape) * n_vectors * n_rows(shape)
+}
+
+pub(super) fn packed_lines(shape: &ConvShape) -> usize {
+    firsts(shape).map(|first| block_lines(shape, block_at(shape, first).1)).sum()
+}
+
+/// Columns of the padded input row, with those that the last pass reads for nothing.
+fn n_columns(shape: &ConvShape) -> usize {
+    let window = &shape.window;
+    (shape.output.w + COLUMNS_MAX - 1) * window.stride[1] + (window.kernel[1] - 1) * window.dilation[1]
+}
+
+pub(super) fn scratch_lines(shape: &ConvShape) -> usize {
+    n_columns(shape) * n_quads(shape) * if shape.output.c >= BLOCK { BLOCK / LANES } else { 1 }
+}
+
+pub(super) fn pack(shape: &ConvShape, layer: &Layer<'_>, packed: &mut [Line]) {
+    let [kernel_h, kernel_w] = shape.window.kernel;
+    let n_taps = kernel_h * kernel_w;
+    let row_of = |channel: usize| &layer.weights[channel * n_taps..][..n_taps];
+    let (n_quads, n_rows) = (n_quads(shape), n_rows(shape));
+    let mut rest = packed;
+    for first in firsts(shape) {
+        let (n, n_vectors) = block_at(shape, first);
+        let (block, after) = rest.split_at_mut(block_lines(shape, n_vectors));
+        rest = after;
+        Header::of(layer, first, n, row_of).write(block);
+        let mut lines = block[HEADER_LINES..].iter_mut();
+        for kx in 0..kernel_w {
+            for quad in 0..n_quads {
+                for vector in 0..n_vectors {
+                    for (row, line) in (0..n_rows).zip(&mut lines) {
+                        for (i, byte) in line.0.iter_mut().enumerate() {
+                            let channel = channel_of(n == BLOCK, vector, i / QUAD);
+                            let ky = (quad * QUAD + i % QUAD).checked_sub(row).filter(|ky| *ky < kernel_h);
+                            *byte = match ky {
+                                Some(ky) if channel < n => row_of(first + channel)[ky * kernel_w + kx] as u8,
+                                _ => 0,
+                            };
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// # Safety
+/// AVX-512 F, BW, VL and VNNI. Lengths as `packed::conv` checks them.
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
+pub(super) unsafe fn depthwise(
+    shape: &ConvShape,
+    packed: &[Line],
+    zero_point_in: i32,
+    clamp: Clamp,
+    input: &[i8],
+    scratch: &mut [Line],
+    output: &mut [i8],
+) {
+    // SAFETY: the CPU has the instructions.
+    let target = unsafe { Target::new(clamp) };
+    let (n_rows, n_quads) = (n_rows(shape), n_quads(shape));
+    let mut blocks = packed;
+    for first in firsts(shape) {
+        let (n, n_vectors) = block_at(shape, first);
+        let (block, rest) = blocks.split_at(block_lines(shape, n_vectors));
+        blocks = rest;
+        let job =
+            Job { shape, header: Header::read(block), weights: &block[HEADER_LINES..], n_quads, n, target: &target };
+        for oy in (0..shape.output.h).step_by(n_rows) {
+            for quad in 0..n_quads {
+                let source = |i: usize| {
+                    let at = oy * shape.window.stride[0] + (quad * QUAD + i) * shape.window.dilation[0];
+                    at.checked_sub(shape.window.pad_before[0]).filter(|y| *y < shape.input.h)
+                };
+                let rows: [Option<&[i8]>; QUAD] = core::array::from_fn(|i| {
+                    source(i).map(|y| &input[y * shape.input.w * shape.input.c..][..shape.input.w * shape.input.c])
+                });
+                // SAFETY: scratch has a place for every column's quads.
+                unsafe { interleave(shape, rows, first, n, zero_point_in, quad, n_quads, n_vectors, scratch) };
+            }
+            let n_rows = n_rows.min(shape.output.h - oy);
+            let row_len = shape.output.w * shape.output.c;
+            let out = &mut output[oy * row_len..][..n_rows * row_len];
+            // SAFETY: the columns were just written, and `out` holds the rows.
+            unsafe { job.run(scratch, n_rows, first, out) };
+        }
+    }
+}
+
+/// One block of channels over one pass of rows.
+struct Job<'a> {
+    shape: &'a ConvShape,
+    header: &'a Header,
+    weights: &'a [Line],
+    n_quads: usize,
+    /// Channels.
+    n: usize,
+    target: &'a Target,
+}
+
+impl Job<'_> {
+    /// # Safety
+    /// As [`depthwise`]; `columns` as [`interleave`] left them, `out` whole output rows.
+    #[inline(always)]
+    unsafe fn run(&self, columns: &[Line], n_rows: usize, first: usize, out: &mut [i8]) {
+        // SAFETY: passed on.
+        unsafe {
+            match (self.n == BLOCK, self::n_rows(self.shape), self.header.is_fast()) {
+                (true, 2, true) => self.passes::<4, 2, 3, true>(columns, n_rows, first, out),
+                (true, 2, false) => self.passes::<4, 2, 3, false>(columns, n_rows, first, out),
+                (true, _, true) => self.passes::<4, 1, 6, true>(columns, n_rows, first, out),
+                (true, _, false) => self.passes::<4, 1, 6, false>(columns, n_rows, first, out),
+                (false, 2, true) => self.passes::<1, 2, 7, true>(columns, n_rows, first, out),
+                (false, 2, false) => self.passes::<1, 2, 7, false>(columns, n_rows, first, out),
+                (false, _, true) => self.passes::<1, 1, 7, true>(columns, n_rows, first, out),
+                (false, _, false) => self.passes::<1, 1, 7, false>(columns, n_rows, first, out),
+            }
+        }
+    }
+
+    /// V vectors of channels, R output rows, X columns at a time.
+    #[inline(always)]
+    unsafe fn passes<const V: usize, const R: usize, const X: usize, const FAST: bool>(
+        &self,
+        columns: &[Line],
+        n_rows: usize,
+        first: usize,
+        out: &mut [i8],
+    ) {
+        let (window, dims) = (&self.shape.window, self.shape.output);
+        let [_, kernel_w] = window.kernel;
+        let (stride, dilation) = (window.stride[1], window.dilation[1]);
+        assert!(self.weights.len() == kernel_w * self.n_quads * V * R && X <= COLUMNS_MAX);
+        assert!(columns.len() >= n_columns(self.shape) * self.n_quads * V);
+        assert!(out.len() >= n_rows * dims.w * dims.c && n_rows <= R && first + self.n <= dims.c);
+        for ox in (0..dims.w).step_by(X) {
+            // SAFETY: all offsets lie within what was asserted: columns up to the last pass's last window, weights, and
+            // outputs of columns before `dims.w`.
+            unsafe {
+                let mut acc = [[[_mm512_setzero_si512(); V]; X]; R];
+                for acc in acc.as_flattened_mut() {
+                    for (v, acc) in acc.iter_mut().enumerate() {
+                        *acc = self.header.start(v);
+                    }
+                }
+                let mut weights = self.weights.as_ptr();
+                for kx in 0..kernel_w {
+                    for quad in 0..self.n_quads {
+                        let at = columns.as_ptr().add(((ox * stride + kx * dilation) * self.n_quads + quad) * V);
+                        #[allow(clippy::needless_range_loop)] // Indices of three arrays.
+                        for v in 0..V {
+                            let w: [__m512i; R] = core::array::from_fn(|r| _mm512_load_si512(weights.add(r).cast()));
+                            weights = weights.add(R);
+                            for x in 0..X {
+                                let q = _mm512_load_si512(at.add(x * stride * self.n_quads * V + v).cast());
+                                for r in 0..R {
+                                    acc[r][x][v] = _mm512_dpbusd_epi32(acc[r][x][v], q, w[r]);
+                                }
+                            }
+                        }
+                    }
+                }
+                for (r, acc) in acc.iter().enumerate().take(n_rows) {
+                    for (x, acc) in acc.iter().enumerate() {
+                        if ox + x >= dims.w {
+                            break;
+                        }
+                        let out = out.as_mut_ptr().add((r * dims.w + ox + x) * dims.c + first);
+                        let result = |v: usize| self.header.requantize::<FAST>(acc[v], v, self.target);
+                        if V == 4 {
+                            let bytes = self.target.narrow_block([result(0), result(1), result(2), result(3)]);
+                            _mm512_storeu_si512(out.cast(), bytes);
+                        } else {
+                            _mm_mask_storeu_epi8(out, first_of_16(self.n), self.target.narrow(result(0)));
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// Writes one quad of every padded column: byte `i` of a channel's four comes from `rows[i]`, the zero point where there
+/// is no row or no column.
+///
+/// # Safety
+/// AVX-512 F, BW and VL.
+#[inline(always)]
+#[allow(clippy::too_many_arguments)] // Indices of one place in one buffer.
+unsafe fn interleave(
+    shape: &ConvShape,
+    rows: [Option<&[i8]>; QUAD],
+    first: usize,
+    n: usize,
+    zero_point: i32,
+    quad: usize,
+    n_quads: usize,
+    n_vectors: usize,
+    columns: &mut [Line],
+) {
+    let (width, c) = (shape.input.w, shape.input.c);
+    let pad = shape.window.pad_before[1];
+    let n_read =
+        (shape.output.w - 1) * shape.window.stride[1] + (shape.window.kernel[1] - 1) * shape.window.dilation[1] + 1;
+    // SAFETY: rows hold `width` pixels of `c` channels, and channels `first..first + n` are among them; a store goes to
+    // lines of this column, which the slice's bounds check.
+    unsafe {
+        let padding = _mm512_set1_epi8(zero_point as i8 ^ -128);
+        let sign = _mm512_set1_epi8(-128);
+        for column in 0..n_read {
+            let to = &mut columns[(column * n_quads + quad) * n_vectors..][..n_vectors];
+            let to = to.as_mut_ptr().cast::<__m512i>();
+            let Some(x) = column.checked_sub(pad).filter(|x| *x < width) else {
+                for v in 0..n_vectors {
+                    _mm512_store_si512(to.add(v).cast(), padding);
+                }
+                continue;
+            };
+            if n == BLOCK {
+                let load = |row: Option<&[i8]>| match row {
+                    Some(row) => _mm512_xor_si512(_mm512_loadu_si512(row.as_ptr().add(x * c + first).cast()), sign),
+                    None => padding,
+                };
+                let [a, b, c, d] = [load(rows[0]), load(rows[1]), load(rows[2]), load(rows[3])];
+                let (low, high) = (_mm512_unpacklo_epi8(a, b), _mm512_unpackhi_epi8(a, b));
+                let (low2, high2) = (_mm512_unpacklo_epi8(c, d), _mm512_unpackhi_epi8(c, d));
+                _mm512_store_si512(to.cast(), _mm512_unpacklo_epi16(low, low2));
+                _mm512_store_si512(to.add(1).cast(), _mm512_unpackhi_epi16(low, low2));
+                _mm512_store_si512(to.add(2).cast(), _mm512_unpacklo_epi16(high, high2));
+                _mm512_store_si512(to.add(3).cast(), _mm512_unpackhi_epi16(high, high2));
+            } else {
+                let mask = first_of_16(n);
+                let (padding, sign) = (_mm512_castsi512_si128(padding), _mm512_castsi512_si128(sign));
+                let load = |row: Option<&[i8]>| match row {
+                    Some(row) => _mm_xor_si128(_mm_maskz_loadu_epi8(mask, row.as_ptr().add(x * c + first)), sign),
+                    None => padding,
+                };
+                let [a, b, c, d] = [load(rows[0]), load(rows[1]), load(rows[2]), load(rows[3])];
+                let (low, high) = (_mm_unpacklo_epi8(a, b), _mm_unpackhi_epi8(a, b));
+                let (low2, high2) = (_mm_unpacklo_epi8(c, d), _mm_unpackhi_epi8(c, d));
+                let to = to.cast::<__m128i>();
+                _mm_store_si128(to, _mm_unpacklo_epi16(low, low2));
+                _mm_store_si128(to.add(1), _mm_unpackhi_epi16(low, low2));
+                _mm_store_si128(to.add(2), _mm_unpacklo_epi16(high, high2));
+                _mm_store_si128(to.add(3), _mm_unpackhi_epi16(high, high2));
+            }
+        }
+    }
+}
