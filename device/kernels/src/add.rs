@@ -1,7 +1,7 @@
 //! Addition of two tensors with their own scales.
 
 use crate::requantize::{Clamp, round_half_even_shift};
-use crate::view::{Activation, Dims, View, ViewMut, broadcast_of, for_each_pair};
+use crate::view::{Activation, Broadcast, Dims, View, ViewMut, broadcast_of, for_each_pair};
 use crate::{Isa, KernelError};
 
 /// Values of one addition.
@@ -29,11 +29,17 @@ pub fn add(
     params: &AddParams,
     a: View<'_>,
     b: View<'_>,
-    output: ViewMut<'_>,
+    mut output: ViewMut<'_>,
 ) -> Result<(), KernelError> {
     let broadcast = broadcast_of("Add", dims, [a.len(), b.len(), output.len()])?;
     // A shift by more than i64 has bits would be an error of the caller; any number is as good.
     let params = AddParams { shift: params.shift.clamp(1, 62), ..*params };
+    if let (View::I8(a), View::I8(b), ViewMut::I8(out), Broadcast::Same) = (a, b, output.reborrow(), broadcast)
+        && params.shift <= 24
+    {
+        add_i8(isa, &params, a, b, out);
+        return Ok(());
+    }
     macro_rules! run {
         ($($a:ident $b:ident $o:ident),*) => {
             match (isa, a, b, output) {
@@ -46,6 +52,45 @@ pub fn add(
     }
     run!(I8 I8 I8, I8 I8 I16, I8 I16 I8, I8 I16 I16, I16 I8 I8, I16 I8 I16, I16 I16 I8, I16 I16 I16);
     Ok(())
+}
+
+/// Residual additions. With multipliers up to 2^21 and differences up to 255 both terms and the rounding fit i32.
+fn add_i8(isa: Isa, params: &AddParams, a: &[i8], b: &[i8], out: &mut [i8]) {
+    match isa {
+        #[cfg(target_arch = "x86_64")]
+        // SAFETY: the caller vouches for the CPU.
+        Isa::Avx512Vnni => unsafe { add_i8_avx512(params, a, b, out) },
+        #[cfg(target_arch = "x86_64")]
+        // SAFETY: as above.
+        Isa::Avx2 => unsafe { add_i8_avx2(params, a, b, out) },
+        _ => add_i8_plain(params, a, b, out),
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq")]
+unsafe fn add_i8_avx512(params: &AddParams, a: &[i8], b: &[i8], out: &mut [i8]) {
+    add_i8_plain(params, a, b, out);
+}
+
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx2")]
+unsafe fn add_i8_avx2(params: &AddParams, a: &[i8], b: &[i8], out: &mut [i8]) {
+    add_i8_plain(params, a, b, out);
+}
+
+/// Shaped for compilers: every set of instructions gets this loop in its own vectors.
+#[inline(always)]
+fn add_i8_plain(params: &AddParams, a: &[i8], b: &[i8], out: &mut [i8]) {
+    let AddParams { zero_points_in: [za, zb], multipliers: [ma, mb], shift, clamp } = *params;
+    // The zero points' share of the sum and all of the rounding that does not depend on the value.
+    let start = za.wrapping_mul(ma).wrapping_add(zb.wrapping_mul(mb)).wrapping_neg();
+    let half = (1i32 << (shift - 1)) - 1;
+    for ((out, a), b) in out.iter_mut().zip(a).zip(b) {
+        let sum = i32::from(*a).wrapping_mul(ma).wrapping_add(i32::from(*b).wrapping_mul(mb)).wrapping_add(start);
+        let rounded = sum.wrapping_add(half).wrapping_add((sum >> shift) & 1) >> shift;
+        *out = (rounded.wrapping_add(clamp.zero_point)).min(clamp.high).max(clamp.low) as i8;
+    }
 }
 
 #[inline(always)]

@@ -156,22 +156,52 @@ pub fn conv(
     let found = scratch.len();
     let scratch =
         scratch.get_mut(..scratch_len).ok_or(KernelError::Length { what: "scratch", found, expected: scratch_len })?;
+    match isa {
+        #[cfg(target_arch = "x86_64")]
+        // SAFETY: the caller vouches for the CPU.
+        Isa::Avx2 | Isa::Avx512Vnni => unsafe { run_avx2(shape, params, input, scratch, output) },
+        _ => run(shape, params, input, scratch, output),
+    }
+}
+
+/// [`run`] in the compiler's 256-bit vectors.
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx2")]
+unsafe fn run_avx2(
+    shape: &ConvShape,
+    params: &ConvParams<'_>,
+    input: View<'_>,
+    scratch: &mut [i16],
+    output: ViewMut<'_>,
+) -> Result<(), KernelError> {
+    run(shape, params, input, scratch, output)
+}
+
+#[inline(always)]
+fn run(
+    shape: &ConvShape,
+    params: &ConvParams<'_>,
+    input: View<'_>,
+    scratch: &mut [i16],
+    output: ViewMut<'_>,
+) -> Result<(), KernelError> {
     let depthwise_shape = shape.is_depthwise();
-    match (isa, input, output) {
-        (_, View::I8(x), ViewMut::I8(y)) if depthwise_shape => depthwise(shape, params, x, y),
-        (_, View::I8(x), ViewMut::I16(y)) if depthwise_shape => depthwise(shape, params, x, y),
-        (_, View::I16(x), ViewMut::I8(y)) if depthwise_shape => depthwise(shape, params, x, y),
-        (_, View::I16(x), ViewMut::I16(y)) if depthwise_shape => depthwise(shape, params, x, y),
-        (_, View::I8(x), ViewMut::I8(y)) => dense(shape, params, x, scratch, y),
-        (_, View::I8(x), ViewMut::I16(y)) => dense(shape, params, x, scratch, y),
-        (_, View::I16(x), ViewMut::I8(y)) => dense_wide(shape, params, x, y),
-        (_, View::I16(x), ViewMut::I16(y)) => dense_wide(shape, params, x, y),
+    match (input, output) {
+        (View::I8(x), ViewMut::I8(y)) if depthwise_shape => depthwise(shape, params, x, y),
+        (View::I8(x), ViewMut::I16(y)) if depthwise_shape => depthwise(shape, params, x, y),
+        (View::I16(x), ViewMut::I8(y)) if depthwise_shape => depthwise(shape, params, x, y),
+        (View::I16(x), ViewMut::I16(y)) if depthwise_shape => depthwise(shape, params, x, y),
+        (View::I8(x), ViewMut::I8(y)) => dense(shape, params, x, scratch, y),
+        (View::I8(x), ViewMut::I16(y)) => dense(shape, params, x, scratch, y),
+        (View::I16(x), ViewMut::I8(y)) => dense_wide(shape, params, x, y),
+        (View::I16(x), ViewMut::I16(y)) => dense_wide(shape, params, x, y),
         _ => return Err(KernelError::Types { op: "Conv" }),
     }
     Ok(())
 }
 
 /// One output channel per input channel.
+#[inline(always)]
 fn depthwise<I: Activation, O: Activation>(shape: &ConvShape, params: &ConvParams<'_>, input: &[I], output: &mut [O]) {
     let c = shape.output.c;
     for (pixel, out) in output.chunks_exact_mut(c).enumerate() {
@@ -217,6 +247,7 @@ fn taps(shape: &ConvShape, oy: usize, ox: usize) -> impl Iterator<Item = (usize,
 }
 
 /// Any grouping, i8 input: [`PIXELS`] patches at a time against the rows of weights.
+#[inline(always)]
 fn dense<O: Activation>(
     shape: &ConvShape,
     params: &ConvParams<'_>,
@@ -265,6 +296,7 @@ fn dot(w: &[i16], a: &[i16], b: &[i16], c: &[i16], d: &[i16]) -> [i32; PIXELS] {
 }
 
 /// Centred inputs under the window at output pixel `pixel`, in the weights' order; zero in the padding.
+#[inline(always)]
 fn gather(shape: &ConvShape, input: &[i8], group: usize, pixel: usize, zero_point: i32, patch: &mut [i16]) {
     let c = shape.in_per_group();
     let (oy, ox) = (pixel / shape.output.w, pixel % shape.output.w);
@@ -280,6 +312,7 @@ fn gather(shape: &ConvShape, input: &[i8], group: usize, pixel: usize, zero_poin
 }
 
 /// Any grouping, i16 input.
+#[inline(always)]
 fn dense_wide<O: Activation>(shape: &ConvShape, params: &ConvParams<'_>, input: &[i16], output: &mut [O]) {
     let c = shape.in_per_group();
     let row_len = shape.row_len();

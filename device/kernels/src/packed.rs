@@ -116,12 +116,24 @@ pub fn conv(
     Ok(())
 }
 
-/// True if every sum that i8 inputs can give goes through the float form of requantization exactly: `|acc| < 2^22`, and
-/// a result with room in 16 bits (see the crate's [`requantize`](mod@crate::requantize)).
+/// How accumulators may be requantized, all exactly as [`requantize`](mod@crate::requantize) defines it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[repr(u32)]
+pub(crate) enum Form {
+    /// One f32 multiply-add: `|acc| < 2^22`, and a result with room in 16 bits.
+    Single,
+    /// One f64 multiplication and the conversion to i32, which rounds half to even: `|acc| < 2^30`, so that the product
+    /// with a multiplier below 2^23 is an integer below 2^53.
+    Double,
+    /// Integers.
+    Integer,
+}
+
+/// The fastest form that is exact for every sum that i8 inputs can give.
 ///
 /// `row`: the weights of one output channel.
 #[cfg_attr(not(target_arch = "x86_64"), allow(dead_code))]
-pub(crate) fn float_form_is_exact(row: &[i8], bias: i32, zero_point_in: i32, multiplier: i32, clamp: Clamp) -> bool {
+pub(crate) fn form_of(row: &[i8], bias: i32, zero_point_in: i32, multiplier: i32, clamp: Clamp) -> Form {
     let (low, high) = (-128 - i64::from(zero_point_in), 127 - i64::from(zero_point_in));
     let [mut least, mut most] = [i64::from(bias); 2];
     for w in row {
@@ -133,11 +145,13 @@ pub(crate) fn float_form_is_exact(row: &[i8], bias: i32, zero_point_in: i32, mul
     let byte = |x: i32| (-128..=127).contains(&x);
     // Of the 2^15 that 16 bits hold, leave 256 for zero point and rounding.
     let result_max = ((1i64 << 15) - 256) << MULTIPLIER_BITS;
-    reach < 1 << 22
-        && (1..1 << 23).contains(&multiplier)
-        && byte(clamp.zero_point)
-        && byte(zero_point_in)
-        && reach * i64::from(multiplier) < result_max
+    if !(1..1 << 23).contains(&multiplier) || !byte(clamp.zero_point) || !byte(zero_point_in) || reach >= 1 << 30 {
+        Form::Integer
+    } else if reach < 1 << 22 && reach * i64::from(multiplier) < result_max {
+        Form::Single
+    } else {
+        Form::Double
+    }
 }
 
 #[cfg(test)]
@@ -184,11 +198,12 @@ mod tests {
         })
     }
 
-    /// Kinds of values: usual ones, where the float form holds; large sums, where it does not; everything saturated.
+    /// Kinds of values: for each form of requantization, and everything saturated.
     #[derive(Clone, Copy, Debug)]
     enum Values {
         Usual,
         Large,
+        Huge,
         Extreme,
     }
 
@@ -206,7 +221,7 @@ mod tests {
                 (2usize..=4, 1usize..=9, 1usize..=70),
             ],
         );
-        let values = prop_oneof![Just(Values::Usual), Just(Values::Large), Just(Values::Extreme)];
+        let values = prop_oneof![Just(Values::Usual), Just(Values::Large), Just(Values::Huge), Just(Values::Extreme)];
         (shape, values, any::<u64>(), any::<bool>()).prop_map(|((h, w, window, channels), values, seed, point)| {
             let ([kh, kw], [sh, sw], [dh, dw], pad) = window;
             // Many layers are 1x1 with stride 1.
@@ -234,6 +249,7 @@ mod tests {
             let [bias, multiplier] = match values {
                 Values::Usual => [200, 60],
                 Values::Large => [1 << 15, 900],
+                Values::Huge => [1 << 21, 1 << 15],
                 Values::Extreme => [1 << 23, 1 << 15],
             };
             let bias = (0..n).map(|_| i32::from(draw()) * bias).collect();
@@ -284,14 +300,15 @@ mod tests {
     }
 
     #[test]
-    fn the_float_form_is_used_only_where_it_is_exact() {
+    fn float_forms_are_used_only_where_they_are_exact() {
         let clamp = Clamp { zero_point: 3, low: -128, high: 127 };
         // 127 * 255 * 129 < 2^22 <= 127 * 255 * 130.
-        assert!(float_form_is_exact(&[127; 129], 0, -128, 20, clamp));
-        assert!(!float_form_is_exact(&[127; 130], 0, -128, 20, clamp));
-        assert!(!float_form_is_exact(&[1], 1 << 22, 0, 20, clamp));
-        assert!(!float_form_is_exact(&[127; 129], 0, -128, 1 << 16, clamp), "the result leaves 16 bits");
-        assert!(!float_form_is_exact(&[1], 0, 0, 0, clamp));
+        assert_eq!(form_of(&[127; 129], 0, -128, 20, clamp), Form::Single);
+        assert_eq!(form_of(&[127; 130], 0, -128, 20, clamp), Form::Double);
+        assert_eq!(form_of(&[1], 1 << 22, 0, 20, clamp), Form::Double);
+        assert_eq!(form_of(&[127; 129], 0, -128, 1 << 16, clamp), Form::Double, "the result leaves 16 bits");
+        assert_eq!(form_of(&[1], 1 << 30, 0, 20, clamp), Form::Integer);
+        assert_eq!(form_of(&[1], 0, 0, 0, clamp), Form::Integer);
     }
 
     #[test]

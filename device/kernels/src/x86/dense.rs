@@ -6,16 +6,23 @@
 
 use core::arch::x86_64::*;
 
-use super::header::{BLOCK, HEADER_LINES, Header, LANES, Target, channel_of, first_of_16};
+use super::header::{
+    BLOCK, DOUBLE, HEADER_LINES, Header, INTEGER, LANES, SINGLE, Target, channel_of, first_of_16, first_of_64,
+};
 use crate::conv::ConvShape;
 use crate::packed::{Layer, Line};
 use crate::requantize::Clamp;
 
-/// Pixels of one pass with four and with at most two vectors of channels: 24 accumulators both.
-const PIXELS_WIDE: usize = 6;
-const PIXELS: usize = 12;
+/// Pixels of one pass by the number of vectors of channels: at most 24 accumulators, at least enough to hide the latency
+/// of a multiply-add.
+const PIXELS_OF: [usize; 4] = [12, 8, 6, 6];
+/// Panels are whole passes of any kind.
+const PIXELS: usize = 24;
 /// Bytes of a panel, so that it shares the first-level cache with a block of weights.
 const PANEL_BYTES: usize = 24 << 10;
+
+/// Most rows of a window whose places are kept.
+const SHORT_ROWS: usize = 8;
 
 /// Bytes of a patch with padding.
 fn depth(shape: &ConvShape) -> usize {
@@ -48,7 +55,7 @@ fn panel_pixels(shape: &ConvShape) -> usize {
 }
 
 pub(super) fn scratch_lines(shape: &ConvShape) -> usize {
-    // A patch may be written in whole vectors, past its end.
+    // Patches are written in whole vectors, past their ends.
     (panel_pixels(shape) * depth(shape)).div_ceil(size_of::<Line>()) + 1
 }
 
@@ -145,21 +152,25 @@ impl Job<'_> {
     unsafe fn run(&self, panel: &[u8], n: usize, n_vectors: usize, out: &mut [i8]) {
         // SAFETY: passed on.
         unsafe {
-            match (n_vectors, self.header.is_fast()) {
-                (4, true) => self.passes::<4, PIXELS_WIDE, true>(panel, n, out),
-                (4, false) => self.passes::<4, PIXELS_WIDE, false>(panel, n, out),
-                (3, true) => self.passes::<3, PIXELS_WIDE, true>(panel, n, out),
-                (3, false) => self.passes::<3, PIXELS_WIDE, false>(panel, n, out),
-                (2, true) => self.passes::<2, PIXELS, true>(panel, n, out),
-                (2, false) => self.passes::<2, PIXELS, false>(panel, n, out),
-                (_, true) => self.passes::<1, PIXELS, true>(panel, n, out),
-                (_, false) => self.passes::<1, PIXELS, false>(panel, n, out),
+            match (n_vectors, self.header.form()) {
+                (4, SINGLE) => self.passes::<4, { PIXELS_OF[3] }, SINGLE>(panel, n, out),
+                (4, DOUBLE) => self.passes::<4, { PIXELS_OF[3] }, DOUBLE>(panel, n, out),
+                (4, _) => self.passes::<4, { PIXELS_OF[3] }, INTEGER>(panel, n, out),
+                (3, SINGLE) => self.passes::<3, { PIXELS_OF[2] }, SINGLE>(panel, n, out),
+                (3, DOUBLE) => self.passes::<3, { PIXELS_OF[2] }, DOUBLE>(panel, n, out),
+                (3, _) => self.passes::<3, { PIXELS_OF[2] }, INTEGER>(panel, n, out),
+                (2, SINGLE) => self.passes::<2, { PIXELS_OF[1] }, SINGLE>(panel, n, out),
+                (2, DOUBLE) => self.passes::<2, { PIXELS_OF[1] }, DOUBLE>(panel, n, out),
+                (2, _) => self.passes::<2, { PIXELS_OF[1] }, INTEGER>(panel, n, out),
+                (_, SINGLE) => self.passes::<1, { PIXELS_OF[0] }, SINGLE>(panel, n, out),
+                (_, DOUBLE) => self.passes::<1, { PIXELS_OF[0] }, DOUBLE>(panel, n, out),
+                (_, _) => self.passes::<1, { PIXELS_OF[0] }, INTEGER>(panel, n, out),
             }
         }
     }
 
     #[inline(always)]
-    unsafe fn passes<const V: usize, const P: usize, const FAST: bool>(&self, panel: &[u8], n: usize, out: &mut [i8]) {
+    unsafe fn passes<const V: usize, const P: usize, const FORM: u32>(&self, panel: &[u8], n: usize, out: &mut [i8]) {
         let depth = 4 * self.n_quads;
         for first in (0..n).step_by(P) {
             // The panel is a whole number of passes; pixels past `n` are computed from what lies there and not stored.
@@ -168,29 +179,30 @@ impl Job<'_> {
             let out = &mut out[first * self.stride..];
             assert!(out.len() >= (n - 1) * self.stride + self.n_channels);
             // SAFETY: `patches` holds P patches, and `out` was just measured.
-            unsafe { self.pass::<V, P, FAST>(patches.as_ptr(), n, out.as_mut_ptr()) };
+            unsafe { self.pass::<V, P, FORM>(patches.as_ptr(), n, out.as_mut_ptr()) };
         }
     }
 
-    /// P pixels times V vectors of channels in registers.
+    /// Sums of P pixels times V vectors of channels, in registers while they grow.
+    ///
+    /// Loops of known length instead of closures here and below: a closure is a function without these instructions.
     #[inline(always)]
-    unsafe fn pass<const V: usize, const P: usize, const FAST: bool>(
-        &self,
-        patches: *const u8,
-        n: usize,
-        out: *mut i8,
-    ) {
+    unsafe fn accumulate<const V: usize, const P: usize>(&self, patches: *const u8) -> [[__m512i; V]; P] {
         unsafe {
             let depth = 4 * self.n_quads;
             let mut acc = [[_mm512_setzero_si512(); V]; P];
-            for (v, start) in core::array::from_fn::<_, V, _>(|v| self.header.start(v)).into_iter().enumerate() {
+            for v in 0..V {
+                let start = self.header.start(v);
                 for acc in &mut acc {
                     acc[v] = start;
                 }
             }
             let mut weights = self.weights;
             for quad in 0..self.n_quads {
-                let w: [__m512i; V] = core::array::from_fn(|v| _mm512_load_si512(weights.add(64 * v).cast()));
+                let mut w = [_mm512_setzero_si512(); V];
+                for (v, w) in w.iter_mut().enumerate() {
+                    *w = _mm512_load_si512(weights.add(64 * v).cast());
+                }
                 weights = weights.add(64 * V);
                 for (p, acc) in acc.iter_mut().enumerate() {
                     let x = _mm512_set1_epi32(patches.add(p * depth + 4 * quad).cast::<i32>().read_unaligned());
@@ -199,19 +211,34 @@ impl Job<'_> {
                     }
                 }
             }
-            for (p, acc) in acc.iter().enumerate() {
-                if p >= n {
-                    break;
+            // Through memory: the rest walks over them, and must not keep them from registers up to here.
+            let mut sums = [[_mm512_setzero_si512(); V]; P];
+            for (sums, acc) in sums.iter_mut().zip(&acc) {
+                for (sum, acc) in sums.iter_mut().zip(acc) {
+                    _mm512_store_si512((sum as *mut __m512i).cast(), *acc);
                 }
+            }
+            sums
+        }
+    }
+
+    /// One pass: sums, then results of the first `n` pixels.
+    #[inline(always)]
+    unsafe fn pass<const V: usize, const P: usize, const FORM: u32>(&self, patches: *const u8, n: usize, out: *mut i8) {
+        unsafe {
+            let sums = self.accumulate::<V, P>(patches);
+            let is_block = V == 4 && self.n_channels == BLOCK;
+            for (p, acc) in sums.iter().enumerate().take(n) {
                 let out = out.add(p * self.stride);
-                let result = |v: usize| self.header.requantize::<FAST>(acc[v], v, self.target);
-                if V == 4 && self.n_channels == BLOCK {
-                    let bytes = self.target.narrow_block([result(0), result(1), result(2), result(3)]);
-                    _mm512_storeu_si512(out.cast(), bytes);
+                let mut results = [_mm512_setzero_si512(); 4];
+                for (v, acc) in acc.iter().enumerate() {
+                    results[v] = self.header.requantize::<FORM>(*acc, v, self.target);
+                }
+                if is_block {
+                    _mm512_storeu_si512(out.cast(), self.target.narrow_block(results));
                 } else {
-                    for v in 0..V {
-                        let mask = first_of_16(self.n_channels - v * LANES);
-                        _mm_mask_storeu_epi8(out.add(v * LANES), mask, self.target.narrow(result(v)));
+                    for (v, result) in results.into_iter().enumerate().take(V) {
+                        self.target.store(result, self.n_channels - v * LANES, out.add(v * LANES));
                     }
                 }
             }
@@ -222,7 +249,7 @@ impl Job<'_> {
 /// Copies the patches of `n` output pixels into the panel, with the sign flipped.
 ///
 /// # Safety
-/// AVX-512 F and BW; the panel has room for `n` patches and 63 bytes more.
+/// AVX-512 F, BW and VL; the panel has room for `n` patches and a line more.
 #[inline(always)]
 unsafe fn gather(
     shape: &ConvShape,
@@ -243,49 +270,79 @@ unsafe fn gather(
         && depth == dims.c
     {
         // A 1x1 convolution reads its input as it lies.
-        let (from, to) = (&input[first * depth..][..n * depth], &mut panel[..n * depth]);
-        // SAFETY: both slices are of this length.
+        let (from, to) = (&input[first * depth..][..n * depth], &mut panel[..n * depth + 63]);
+        // SAFETY: the slices' lengths.
         return unsafe { flip(from.as_ptr(), to.as_mut_ptr(), n * depth) };
     }
+    // A row of the window that is dense in the input is one run where it lies inside.
+    let is_run = in_per_group == dims.c && window.dilation[1] == 1;
+    let run_len = kernel_w * dims.c;
+    let (mut oy, mut ox) = (first / shape.output.w, first % shape.output.w);
+    // Patches are written in order, and each run over is written again by what follows it; behind the last patch lies a
+    // line for that.
+    assert!(panel.len() >= n * depth + size_of::<Line>());
+    // Rows of the window for the current output row, and whether all of them lie inside.
+    let rows_of = |oy: usize| {
+        let rows: [Option<usize>; SHORT_ROWS] =
+            core::array::from_fn(|ky| window.source(0, oy, ky, dims.h).filter(|_| ky < kernel_h));
+        let is_whole = kernel_h <= SHORT_ROWS && rows.iter().take(kernel_h).all(Option::is_some);
+        (rows.map(|y| y.unwrap_or(0) * dims.w * dims.c), is_whole)
+    };
+    let (mut rows, mut is_whole) = rows_of(oy);
     for i in 0..n {
-        let (oy, ox) = ((first + i) / shape.output.w, (first + i) % shape.output.w);
-        let patch = &mut panel[i * depth..][..depth];
-        let mut at = 0;
-        for ky in 0..kernel_h {
-            let y = window.source(0, oy, ky, dims.h);
-            // A row of the window that lies inside and is dense in the input is one run.
-            let x = window.source(1, ox, 0, dims.w);
-            let is_run = in_per_group == dims.c && window.dilation[1] == 1;
-            match (y, x) {
-                (Some(y), Some(x)) if is_run && x + kernel_w <= dims.w => {
-                    let run = &input[(y * dims.w + x) * dims.c..][..kernel_w * dims.c];
-                    // SAFETY: the run's length on both sides.
-                    unsafe { flip(run.as_ptr(), patch[at..][..run.len()].as_mut_ptr(), run.len()) };
-                    at += run.len();
+        let column = (ox * window.stride[1]).wrapping_sub(window.pad_before[1]);
+        let is_inside = is_run && column < dims.w && column + kernel_w <= dims.w;
+        let mut at = i * depth;
+        let is_short = is_inside && is_whole && run_len <= LANES;
+        if is_short && rows[kernel_h - 1] + column * dims.c + LANES <= input.len() {
+            // The stem: a few bytes per row, read past their ends as far as the input reaches.
+            for row in &rows[..kernel_h] {
+                // SAFETY: the last row's read was just checked, and a line more is in the panel.
+                unsafe {
+                    let x = _mm_loadu_si128(input.as_ptr().add(row + column * dims.c).cast());
+                    let sign = _mm_set1_epi8(-128);
+                    _mm_storeu_si128(panel.as_mut_ptr().add(at).cast(), _mm_xor_si128(x, sign));
                 }
-                _ => {
-                    for kx in 0..kernel_w {
-                        let to = &mut patch[at..][..in_per_group];
-                        at += in_per_group;
-                        match y.zip(window.source(1, ox, kx, dims.w)) {
-                            Some((y, x)) => {
-                                let from = &input[(y * dims.w + x) * dims.c + channel..][..in_per_group];
-                                // SAFETY: both slices are of this length.
-                                unsafe { flip(from.as_ptr(), to.as_mut_ptr(), in_per_group) };
+                at += run_len;
+            }
+        } else {
+            for ky in 0..kernel_h {
+                let y = window.source(0, oy, ky, dims.h);
+                match y {
+                    Some(y) if is_inside => {
+                        let run = &input[(y * dims.w + column) * dims.c..][..run_len];
+                        // SAFETY: the run's length on both sides, and a line more in the panel.
+                        unsafe { flip(run.as_ptr(), panel.as_mut_ptr().add(at), run_len) };
+                        at += run_len;
+                    }
+                    _ => {
+                        for kx in 0..kernel_w {
+                            match y.zip(window.source(1, ox, kx, dims.w)) {
+                                Some((y, x)) => {
+                                    let from = &input[(y * dims.w + x) * dims.c + channel..][..in_per_group];
+                                    // SAFETY: as above.
+                                    unsafe { flip(from.as_ptr(), panel.as_mut_ptr().add(at), in_per_group) };
+                                }
+                                None => panel[at..][..in_per_group].fill(padding),
                             }
-                            None => to.fill(padding),
+                            at += in_per_group;
                         }
                     }
                 }
             }
         }
+        ox += 1;
+        if ox == shape.output.w {
+            (oy, ox) = (oy + 1, 0);
+            (rows, is_whole) = rows_of(oy);
+        }
     }
 }
 
-/// `to[i] = from[i] + 128`, `n` bytes.
+/// `to[i] = from[i] + 128`, `n` bytes; up to 63 more are overwritten, which is cheaper than a masked store.
 ///
 /// # Safety
-/// AVX-512 F and BW; both sides hold `n` bytes.
+/// AVX-512 F, BW and VL; `from` holds `n` bytes, `to` has room for `n + 63`.
 #[inline(always)]
 unsafe fn flip(from: *const i8, to: *mut u8, n: usize) {
     unsafe {
@@ -296,10 +353,13 @@ unsafe fn flip(from: *const i8, to: *mut u8, n: usize) {
             _mm512_storeu_si512(to.add(at).cast(), _mm512_xor_si512(x, sign));
             at += 64;
         }
-        if at < n {
-            let mask = super::header::first_of_64(n - at);
-            let x = _mm512_maskz_loadu_epi8(mask, from.add(at));
-            _mm512_mask_storeu_epi8(to.add(at).cast(), mask, _mm512_xor_si512(x, sign));
+        let left = n - at;
+        if left > LANES {
+            let x = _mm512_maskz_loadu_epi8(first_of_64(left), from.add(at));
+            _mm512_storeu_si512(to.add(at).cast(), _mm512_xor_si512(x, sign));
+        } else if left > 0 {
+            let x = _mm_maskz_loadu_epi8(first_of_16(left), from.add(at));
+            _mm_storeu_si128(to.add(at).cast(), _mm_xor_si128(x, _mm512_castsi512_si128(sign)));
         }
     }
 }

@@ -6,7 +6,7 @@
 
 use core::arch::x86_64::*;
 
-use super::header::{BLOCK, HEADER_LINES, Header, LANES, Target, channel_of, first_of_16};
+use super::header::{BLOCK, DOUBLE, HEADER_LINES, Header, INTEGER, LANES, SINGLE, Target, channel_of, first_of_16};
 use crate::conv::ConvShape;
 use crate::packed::{Layer, Line};
 use crate::requantize::Clamp;
@@ -152,22 +152,26 @@ impl Job<'_> {
     unsafe fn run(&self, columns: &[Line], n_rows: usize, first: usize, out: &mut [i8]) {
         // SAFETY: passed on.
         unsafe {
-            match (self.n == BLOCK, self::n_rows(self.shape), self.header.is_fast()) {
-                (true, 2, true) => self.passes::<4, 2, 3, true>(columns, n_rows, first, out),
-                (true, 2, false) => self.passes::<4, 2, 3, false>(columns, n_rows, first, out),
-                (true, _, true) => self.passes::<4, 1, 6, true>(columns, n_rows, first, out),
-                (true, _, false) => self.passes::<4, 1, 6, false>(columns, n_rows, first, out),
-                (false, 2, true) => self.passes::<1, 2, 7, true>(columns, n_rows, first, out),
-                (false, 2, false) => self.passes::<1, 2, 7, false>(columns, n_rows, first, out),
-                (false, _, true) => self.passes::<1, 1, 7, true>(columns, n_rows, first, out),
-                (false, _, false) => self.passes::<1, 1, 7, false>(columns, n_rows, first, out),
+            match (self.n == BLOCK, self::n_rows(self.shape), self.header.form()) {
+                (true, 2, SINGLE) => self.passes::<4, 2, 3, SINGLE>(columns, n_rows, first, out),
+                (true, 2, DOUBLE) => self.passes::<4, 2, 3, DOUBLE>(columns, n_rows, first, out),
+                (true, 2, _) => self.passes::<4, 2, 3, INTEGER>(columns, n_rows, first, out),
+                (true, _, SINGLE) => self.passes::<4, 1, 6, SINGLE>(columns, n_rows, first, out),
+                (true, _, DOUBLE) => self.passes::<4, 1, 6, DOUBLE>(columns, n_rows, first, out),
+                (true, _, _) => self.passes::<4, 1, 6, INTEGER>(columns, n_rows, first, out),
+                (false, 2, SINGLE) => self.passes::<1, 2, 7, SINGLE>(columns, n_rows, first, out),
+                (false, 2, DOUBLE) => self.passes::<1, 2, 7, DOUBLE>(columns, n_rows, first, out),
+                (false, 2, _) => self.passes::<1, 2, 7, INTEGER>(columns, n_rows, first, out),
+                (false, _, SINGLE) => self.passes::<1, 1, 7, SINGLE>(columns, n_rows, first, out),
+                (false, _, DOUBLE) => self.passes::<1, 1, 7, DOUBLE>(columns, n_rows, first, out),
+                (false, _, _) => self.passes::<1, 1, 7, INTEGER>(columns, n_rows, first, out),
             }
         }
     }
 
     /// V vectors of channels, R output rows, X columns at a time.
     #[inline(always)]
-    unsafe fn passes<const V: usize, const R: usize, const X: usize, const FAST: bool>(
+    unsafe fn passes<const V: usize, const R: usize, const X: usize, const FORM: u32>(
         &self,
         columns: &[Line],
         n_rows: usize,
@@ -184,45 +188,73 @@ impl Job<'_> {
             // SAFETY: all offsets lie within what was asserted: columns up to the last pass's last window, weights, and
             // outputs of columns before `dims.w`.
             unsafe {
-                let mut acc = [[[_mm512_setzero_si512(); V]; X]; R];
-                for acc in acc.as_flattened_mut() {
-                    for (v, acc) in acc.iter_mut().enumerate() {
-                        *acc = self.header.start(v);
-                    }
-                }
-                let mut weights = self.weights.as_ptr();
-                for kx in 0..kernel_w {
-                    for quad in 0..self.n_quads {
-                        let at = columns.as_ptr().add(((ox * stride + kx * dilation) * self.n_quads + quad) * V);
-                        #[allow(clippy::needless_range_loop)] // Indices of three arrays.
-                        for v in 0..V {
-                            let w: [__m512i; R] = core::array::from_fn(|r| _mm512_load_si512(weights.add(r).cast()));
-                            weights = weights.add(R);
-                            for x in 0..X {
-                                let q = _mm512_load_si512(at.add(x * stride * self.n_quads * V + v).cast());
-                                for r in 0..R {
-                                    acc[r][x][v] = _mm512_dpbusd_epi32(acc[r][x][v], q, w[r]);
-                                }
-                            }
+                let at = columns.as_ptr().add(ox * stride * self.n_quads * V);
+                let sums = self.accumulate::<V, R, X>(at, stride, dilation, kernel_w);
+                for (r, sums) in sums.iter().enumerate().take(n_rows) {
+                    let out = out.as_mut_ptr().add((r * dims.w + ox) * dims.c + first);
+                    for (x, sums) in sums.iter().enumerate().take(dims.w - ox) {
+                        let out = out.add(x * dims.c);
+                        let mut results = [_mm512_setzero_si512(); 4];
+                        for (v, sum) in sums.iter().enumerate() {
+                            results[v] = self.header.requantize::<FORM>(*sum, v, self.target);
                         }
-                    }
-                }
-                for (r, acc) in acc.iter().enumerate().take(n_rows) {
-                    for (x, acc) in acc.iter().enumerate() {
-                        if ox + x >= dims.w {
-                            break;
-                        }
-                        let out = out.as_mut_ptr().add((r * dims.w + ox + x) * dims.c + first);
-                        let result = |v: usize| self.header.requantize::<FAST>(acc[v], v, self.target);
                         if V == 4 {
-                            let bytes = self.target.narrow_block([result(0), result(1), result(2), result(3)]);
-                            _mm512_storeu_si512(out.cast(), bytes);
+                            _mm512_storeu_si512(out.cast(), self.target.narrow_block(results));
                         } else {
-                            _mm_mask_storeu_epi8(out, first_of_16(self.n), self.target.narrow(result(0)));
+                            self.target.store(results[0], self.n, out);
                         }
                     }
                 }
             }
+        }
+    }
+
+    /// Sums of R rows, X columns and V vectors of channels, in registers while they grow; `at` is the first column's.
+    #[inline(always)]
+    unsafe fn accumulate<const V: usize, const R: usize, const X: usize>(
+        &self,
+        at: *const Line,
+        stride: usize,
+        dilation: usize,
+        kernel_w: usize,
+    ) -> [[[__m512i; V]; X]; R] {
+        unsafe {
+            let mut acc = [[[_mm512_setzero_si512(); V]; X]; R];
+            for v in 0..V {
+                let start = self.header.start(v);
+                for acc in acc.as_flattened_mut() {
+                    acc[v] = start;
+                }
+            }
+            let mut weights = self.weights.as_ptr();
+            let step = stride * self.n_quads * V;
+            for kx in 0..kernel_w {
+                for quad in 0..self.n_quads {
+                    let at = at.add((kx * dilation * self.n_quads + quad) * V);
+                    #[allow(clippy::needless_range_loop)] // Indices of three arrays.
+                    for v in 0..V {
+                        let mut w = [_mm512_setzero_si512(); R];
+                        for (r, w) in w.iter_mut().enumerate() {
+                            *w = _mm512_load_si512(weights.add(r).cast());
+                        }
+                        weights = weights.add(R);
+                        for x in 0..X {
+                            let q = _mm512_load_si512(at.add(x * step + v).cast());
+                            for r in 0..R {
+                                acc[r][x][v] = _mm512_dpbusd_epi32(acc[r][x][v], q, w[r]);
+                            }
+                        }
+                    }
+                }
+            }
+            // Through memory, as in `dense`.
+            let mut sums = [[[_mm512_setzero_si512(); V]; X]; R];
+            for (sums, acc) in sums.as_flattened_mut().iter_mut().zip(acc.as_flattened()) {
+                for (sum, acc) in sums.iter_mut().zip(acc) {
+                    _mm512_store_si512((sum as *mut __m512i).cast(), *acc);
+                }
+            }
+            sums
         }
     }
 }
@@ -264,11 +296,13 @@ unsafe fn interleave(
                 continue;
             };
             if n == BLOCK {
-                let load = |row: Option<&[i8]>| match row {
-                    Some(row) => _mm512_xor_si512(_mm512_loadu_si512(row.as_ptr().add(x * c + first).cast()), sign),
-                    None => padding,
-                };
-                let [a, b, c, d] = [load(rows[0]), load(rows[1]), load(rows[2]), load(rows[3])];
+                let mut quad = [padding; QUAD];
+                for (quad, row) in quad.iter_mut().zip(&rows) {
+                    if let Some(row) = row {
+                        *quad = _mm512_xor_si512(_mm512_loadu_si512(row.as_ptr().add(x * c + first).cast()), sign);
+                    }
+                }
+                let [a, b, c, d] = quad;
                 let (low, high) = (_mm512_unpacklo_epi8(a, b), _mm512_unpackhi_epi8(a, b));
                 let (low2, high2) = (_mm512_unpacklo_epi8(c, d), _mm512_unpackhi_epi8(c, d));
                 _mm512_store_si512(to.cast(), _mm512_unpacklo_epi16(low, low2));
@@ -278,11 +312,13 @@ unsafe fn interleave(
             } else {
                 let mask = first_of_16(n);
                 let (padding, sign) = (_mm512_castsi512_si128(padding), _mm512_castsi512_si128(sign));
-                let load = |row: Option<&[i8]>| match row {
-                    Some(row) => _mm_xor_si128(_mm_maskz_loadu_epi8(mask, row.as_ptr().add(x * c + first)), sign),
-                    None => padding,
-                };
-                let [a, b, c, d] = [load(rows[0]), load(rows[1]), load(rows[2]), load(rows[3])];
+                let mut quad = [padding; QUAD];
+                for (quad, row) in quad.iter_mut().zip(&rows) {
+                    if let Some(row) = row {
+                        *quad = _mm_xor_si128(_mm_maskz_loadu_epi8(mask, row.as_ptr().add(x * c + first)), sign);
+                    }
+                }
+                let [a, b, c, d] = quad;
                 let (low, high) = (_mm_unpacklo_epi8(a, b), _mm_unpackhi_epi8(a, b));
                 let (low2, high2) = (_mm_unpacklo_epi8(c, d), _mm_unpackhi_epi8(c, d));
                 let to = to.cast::<__m128i>();

@@ -2,7 +2,7 @@
 
 use core::arch::x86_64::*;
 
-use crate::packed::{Layer, Line, float_form_is_exact};
+use crate::packed::{Form, Layer, Line, form_of};
 use crate::requantize::{Clamp, MULTIPLIER_BITS};
 
 /// Channels of one vector of accumulators.
@@ -12,10 +12,16 @@ pub(super) const BLOCK: usize = 64;
 /// Bits of 3 * 2^22 as f32: an integer below 2^22 in magnitude, added to them, reads as that float plus the integer.
 const MAGIC: i32 = 0x4B40_0000;
 
+/// Forms as constants: values of an enum are no parameters of a function.
+pub(super) const SINGLE: u32 = Form::Single as u32;
+pub(super) const DOUBLE: u32 = Form::Double as u32;
+pub(super) const INTEGER: u32 = Form::Integer as u32;
+
 /// Beginning of a block; its weights follow.
 ///
-/// A `fast` block holds accumulators that read as floats: `start` carries [`MAGIC`], and `fma(acc, factor, addend)`
-/// rounds half to even. Other blocks keep integers: `factor` holds the multipliers' bits.
+/// All channels of a block are requantized in one [`Form`]. In the single one accumulators read as floats: `start`
+/// carries [`MAGIC`], and `fma(acc, factor, addend)` rounds half to even. In the double one `factor` is used alone; in
+/// the integer one it holds the multipliers' bits.
 #[derive(Clone, Copy, Debug)]
 #[repr(C, align(64))]
 pub(super) struct Header {
@@ -23,7 +29,7 @@ pub(super) struct Header {
     factor: [f32; BLOCK],
     /// `3 * (2^22 - M)`.
     addend: [f32; BLOCK],
-    fast: u32,
+    form: u32,
     unused: [u32; 15],
 }
 
@@ -42,13 +48,14 @@ impl Header {
     /// Of the channels `first..first + n` with weights `row_of(channel)`.
     pub fn of<'a>(layer: &Layer<'_>, first: usize, n: usize, row_of: impl Fn(usize) -> &'a [i8]) -> Header {
         let mut header =
-            Header { start: [0; BLOCK], factor: [0.0; BLOCK], addend: [0.0; BLOCK], fast: 0, unused: [0; 15] };
+            Header { start: [0; BLOCK], factor: [0.0; BLOCK], addend: [0.0; BLOCK], form: 0, unused: [0; 15] };
         let requantize = layer.requantize;
-        let fast = (first..first + n).all(|c| {
+        let form = |c: usize| {
             let (row, m) = (row_of(c), requantize.multipliers[c]);
-            float_form_is_exact(row, layer.bias[c], layer.zero_point_in, m, requantize.clamp)
-        });
-        header.fast = fast.into();
+            form_of(row, layer.bias[c], layer.zero_point_in, m, requantize.clamp)
+        };
+        let form = (first..first + n).map(form).max().unwrap_or(Form::Integer);
+        header.form = form as u32;
         for vector in 0..BLOCK / LANES {
             for lane in 0..LANES {
                 let (at, channel) = (vector * LANES + lane, channel_of(n == BLOCK, vector, lane));
@@ -59,15 +66,13 @@ impl Header {
                 let sum = row_of(c).iter().fold(0i32, |sum, w| sum.wrapping_add((*w).into()));
                 let start = layer.bias[c].wrapping_sub(sum.wrapping_mul(layer.zero_point_in.wrapping_add(128)));
                 let m = requantize.multipliers[c];
-                if fast {
-                    header.start[at] = start.wrapping_add(MAGIC);
-                    header.factor[at] = m as f32 / (1 << MULTIPLIER_BITS) as f32;
-                    // An integer below 2^24: exact.
-                    header.addend[at] = (3 * ((1 << MULTIPLIER_BITS) - m)) as f32;
-                } else {
-                    header.start[at] = start;
-                    header.factor[at] = f32::from_bits(m as u32);
-                }
+                header.start[at] = if form == Form::Single { start.wrapping_add(MAGIC) } else { start };
+                header.factor[at] = match form {
+                    Form::Integer => f32::from_bits(m as u32),
+                    _ => m as f32 / (1 << MULTIPLIER_BITS) as f32,
+                };
+                // An integer below 2^24: exact.
+                header.addend[at] = (3 * ((1 << MULTIPLIER_BITS) - m.clamp(0, 1 << 23))) as f32;
             }
         }
         header
@@ -98,13 +103,21 @@ impl Header {
     /// # Safety
     /// AVX-512 F.
     #[inline(always)]
-    pub unsafe fn requantize<const FAST: bool>(&self, acc: __m512i, vector: usize, to: &Target) -> __m512i {
+    pub unsafe fn requantize<const FORM: u32>(&self, acc: __m512i, vector: usize, to: &Target) -> __m512i {
         unsafe {
             let factor = self.factor.as_ptr().add(vector * LANES);
-            if FAST {
+            if FORM == SINGLE {
                 let addend = _mm512_load_ps(self.addend.as_ptr().add(vector * LANES));
                 let scaled = _mm512_fmadd_ps(_mm512_castsi512_ps(acc), _mm512_load_ps(factor), addend);
                 _mm512_sub_epi32(_mm512_castps_si512(scaled), to.magic)
+            } else if FORM == DOUBLE {
+                let factors = [_mm256_load_ps(factor), _mm256_load_ps(factor.add(8))];
+                let low = double(_mm512_castsi512_si256(acc), factors[0]);
+                let high = double(_mm512_extracti64x4_epi64(acc, 1), factors[1]);
+                let both = _mm512_inserti64x4(_mm512_castsi256_si512(low), high, 1);
+                // At most 2^31 in magnitude; a zero point must not wrap it.
+                let bounded = _mm512_max_epi32(_mm512_min_epi32(both, to.most), to.least);
+                _mm512_add_epi32(bounded, to.zero_point)
             } else {
                 let m = _mm512_load_si512(factor.cast());
                 let even = round(_mm512_mul_epi32(acc, m));
@@ -116,10 +129,19 @@ impl Header {
         }
     }
 
-    /// True if [`Header::requantize`] may run its float form.
-    pub fn is_fast(&self) -> bool {
-        self.fast != 0
+    /// The form for [`Header::requantize`]: [`SINGLE`], [`DOUBLE`] or [`INTEGER`].
+    pub fn form(&self) -> u32 {
+        self.form
     }
+}
+
+/// Eight sums times their factors, rounded half to even by the conversion.
+///
+/// # Safety
+/// AVX-512 F.
+#[inline(always)]
+unsafe fn double(acc: __m256i, factor: __m256) -> __m256i {
+    unsafe { _mm512_cvtpd_epi32(_mm512_mul_pd(_mm512_cvtepi32_pd(acc), _mm512_cvtps_pd(factor))) }
 }
 
 /// Eight products over 2^22, rounded half to even, brought into -2^14..2^14: beyond the reach of any output.
@@ -143,6 +165,9 @@ pub(super) struct Target {
     /// [`MAGIC`] minus the zero point.
     magic: __m512i,
     zero_point: __m512i,
+    /// Beyond the reach of any output, and far from the ends of i32.
+    least: __m512i,
+    most: __m512i,
     low: __m512i,
     high: __m512i,
 }
@@ -159,6 +184,8 @@ impl Target {
             Target {
                 magic: _mm512_set1_epi32(MAGIC.wrapping_sub(clamp.zero_point)),
                 zero_point: _mm512_set1_epi32(clamp.zero_point),
+                least: _mm512_set1_epi32(-(1 << 14)),
+                most: _mm512_set1_epi32(1 << 14),
                 low: _mm512_set1_epi8(low),
                 high: _mm512_set1_epi8(high),
             }
@@ -178,26 +205,34 @@ impl Target {
         }
     }
 
-    /// One vector to 16 channels in order.
+    /// One vector to its first `n` channels, at most 16, in order.
     ///
     /// # Safety
-    /// AVX-512 F, BW and VL.
+    /// AVX-512 F, BW and VL; `out` has room for them.
     #[inline(always)]
-    pub unsafe fn narrow(&self, results: __m512i) -> __m128i {
+    pub unsafe fn store(&self, results: __m512i, n: usize, out: *mut i8) {
         unsafe {
             let bytes = _mm512_cvtsepi32_epi8(results);
             let (low, high) = (_mm512_castsi512_si128(self.low), _mm512_castsi512_si128(self.high));
-            _mm_max_epi8(_mm_min_epi8(bytes, high), low)
+            let bytes = _mm_max_epi8(_mm_min_epi8(bytes, high), low);
+            // Masked stores are slow on some CPUs.
+            match n {
+                LANES.. => _mm_storeu_si128(out.cast(), bytes),
+                8 => _mm_storel_epi64(out.cast(), bytes),
+                _ => _mm_mask_storeu_epi8(out, first_of_16(n), bytes),
+            }
         }
     }
 }
 
 /// The first `n` of 64 bytes.
+#[inline(always)]
 pub(super) fn first_of_64(n: usize) -> __mmask64 {
     if n >= 64 { !0 } else { (1 << n) - 1 }
 }
 
 /// The first `n` of 16 bytes.
+#[inline(always)]
 pub(super) fn first_of_16(n: usize) -> __mmask16 {
     if n >= 16 { !0 } else { (1 << n) - 1 }
 }
