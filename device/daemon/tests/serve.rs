@@ -72,7 +72,7 @@ fn the_program_explains_itself() {
     assert_eq!(graftd(&["--version"]), (Some(0), format!("graftd {}\n", env!("CARGO_PKG_VERSION")), String::new()));
     assert!(graftd(&["--help"]).1.contains("Exit codes: 0 ok, 1 failed, 2 wrong usage."));
     let (code, _, error) = graftd(&["fly"]);
-    let expected = "error: unknown command \"fly\"; allowed: connect, serve, run, golden\nhelp: graftd --help\n";
+    let expected = "error: unknown command \"fly\"; allowed: connect, serve, run, golden, bench\nhelp: graftd --help\n";
     assert_eq!((code, error.as_str()), (Some(2), expected));
     let (code, _, error) = graftd(&["serve", "--port"]);
     assert_eq!((code, error.as_str()), (Some(2), "error: \"--port\" needs a value\nhelp: graftd --help\n"));

@@ -124,7 +124,7 @@ mod tests {
     fn few_shots_compete_fairly_with_many() {
         // Two classes of 40 shots and two of one, in much noise: singles must neither take everything nor nothing.
         let rows = synthetic::rows_with_noise(4, 60, 256, 5, 40);
-        let train = |i: usize| if rows[i].0 < 2 { i % 60 < 40 } else { i % 60 == 0 };
+        let train = |i: usize| if rows[i].0 < 2 { i % 60 < 40 } else { i.is_multiple_of(60) };
         let kept: Vec<(u32, Vec<i8>)> = (0..rows.len()).filter(|i| train(*i)).map(|i| rows[i].clone()).collect();
         let ncm = fit(&kept).unwrap();
         let n_single = |classes: core::ops::Range<u32>| {
