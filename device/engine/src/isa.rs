@@ -33,8 +33,25 @@ pub(crate) fn is_available(isa: Isa) -> bool {
                 && is_x86_feature_detected!("avx512vl")
                 && is_x86_feature_detected!("avx512vnni")
         }
+        #[cfg(target_arch = "aarch64")]
+        Isa::Neon => true,
+        #[cfg(target_arch = "aarch64")]
+        Isa::NeonDot => std::arch::is_aarch64_feature_detected!("dotprod"),
+        #[cfg(all(target_arch = "arm", target_os = "linux"))]
+        Isa::Neon => armv7_has_neon(),
         _ => false,
     }
+}
+
+/// What the kernel told this process: the standard library's question is not stable for armv7.
+#[cfg(all(target_arch = "arm", target_os = "linux"))]
+fn armv7_has_neon() -> bool {
+    // Pairs of words, `AT_HWCAP` = 16, `HWCAP_NEON` = bit 12: Linux, include/uapi/linux/auxvec.h and
+    // arch/arm/include/uapi/asm/hwcap.h.
+    let entries = std::fs::read("/proc/self/auxv").unwrap_or_default();
+    entries.as_chunks::<8>().0.iter().any(|[a, b, c, d, value @ ..]| {
+        u32::from_le_bytes([*a, *b, *c, *d]) == 16 && u32::from_le_bytes(*value) & 1 << 12 != 0
+    })
 }
 
 fn isa_named(name: &str) -> Result<Isa, IsaError> {

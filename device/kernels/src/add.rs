@@ -1,5 +1,7 @@
 //! Addition of two tensors with their own scales.
 
+#[cfg(target_arch = "aarch64")]
+use crate::aarch64::elementwise;
 use crate::requantize::{Clamp, round_half_even_shift};
 use crate::view::{Activation, Broadcast, Dims, View, ViewMut, broadcast_of, for_each_pair};
 use crate::{Isa, KernelError};
@@ -42,8 +44,8 @@ pub fn add(
     }
     macro_rules! run {
         ($($a:ident $b:ident $o:ident),*) => {
-            match (isa, a, b, output) {
-                $((_, View::$a(a), View::$b(b), ViewMut::$o(out)) => {
+            match (a, b, output) {
+                $((View::$a(a), View::$b(b), ViewMut::$o(out)) => {
                     for_each_pair(a, b, broadcast, out, |a, b| add_one(&params, a, b));
                 })*
                 _ => return Err(KernelError::Types { op: "Add" }),
@@ -63,12 +65,14 @@ fn add_i8(isa: Isa, params: &AddParams, a: &[i8], b: &[i8], out: &mut [i8]) {
         #[cfg(target_arch = "x86_64")]
         // SAFETY: as above.
         Isa::Avx2 => unsafe { add_i8_avx2(params, a, b, out) },
+        #[cfg(target_arch = "aarch64")]
+        Isa::Neon | Isa::NeonDot if elementwise::can_add(params) => elementwise::add(params, a, b, out),
         _ => add_i8_plain(params, a, b, out),
     }
 }
 
 #[cfg(target_arch = "x86_64")]
-#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq")]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl")]
 unsafe fn add_i8_avx512(params: &AddParams, a: &[i8], b: &[i8], out: &mut [i8]) {
     add_i8_plain(params, a, b, out);
 }
@@ -94,7 +98,7 @@ fn add_i8_plain(params: &AddParams, a: &[i8], b: &[i8], out: &mut [i8]) {
 }
 
 #[inline(always)]
-fn add_one<A: Activation, B: Activation, O: Activation>(params: &AddParams, a: A, b: B) -> O {
+pub(crate) fn add_one<A: Activation, B: Activation, O: Activation>(params: &AddParams, a: A, b: B) -> O {
     let centred =
         [a.to_i32().wrapping_sub(params.zero_points_in[0]), b.to_i32().wrapping_sub(params.zero_points_in[1])];
     let term = |i: usize| i64::from(centred[i]) * i64::from(params.multipliers[i]);
@@ -154,6 +158,26 @@ mod tests {
     }
 
     proptest! {
+        #[test]
+        fn twins_give_the_plain_bits(
+            pairs in prop::collection::vec((any::<i8>(), any::<i8>()), 1..100),
+            multipliers in prop_oneof![[-(1i32 << 21)..=1 << 21, -(1i32 << 21)..=1 << 21], [-64i32..64, -64..64]],
+            zero_points_in in any::<[i8; 2]>(), shift in 1u32..=24, zero_point in any::<i8>(), range in any::<[i8; 2]>(),
+        ) {
+            let clamp = Clamp { zero_point: zero_point.into(), low: range[0].into(), high: range[1].into() };
+            let params = AddParams { zero_points_in: zero_points_in.map(i32::from), multipliers, shift, clamp };
+            let (a, b): (Vec<i8>, Vec<i8>) = pairs.iter().copied().unzip();
+            let run = |isa| {
+                let mut out = vec![0; a.len()];
+                add(isa, [dims(1, 1, a.len()); 2], &params, View::I8(&a), View::I8(&b), ViewMut::I8(&mut out)).unwrap();
+                out
+            };
+            // Where an instruction set has no twin, the plain code runs.
+            for isa in [Isa::Neon, Isa::NeonDot] {
+                prop_assert_eq!(run(isa), run(Isa::Scalar));
+            }
+        }
+
         #[test]
         fn equals_the_book(
             pairs in prop::collection::vec((any::<i16>(), any::<i16>()), 1..40),

@@ -21,7 +21,13 @@ extern crate std;
 
 use core::fmt;
 
+#[cfg(target_arch = "aarch64")]
+mod aarch64;
 pub mod add;
+#[cfg(any(target_arch = "aarch64", all(target_arch = "arm", target_os = "linux")))]
+mod arm;
+#[cfg(all(target_arch = "arm", target_os = "linux"))]
+mod armv7;
 pub mod conv;
 pub mod dot;
 pub mod embed;
