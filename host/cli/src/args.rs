@@ -431,8 +431,9 @@ pub struct PushArgs {
 #[derive(Args, Clone, Debug)]
 pub struct SimArgs {
     /// Boards to run.
-    #[arg(long, value_name = "N", default_value_t = 1, requires = "pty", value_parser = clap::value_parser!(u16).range(1..=64))]
-    pub devices: u16,
+    // `devices` is what the global -d is called inside.
+    #[arg(long = "devices", value_name = "N", default_value_t = 1, requires = "pty", value_parser = clap::value_parser!(u16).range(1..=64))]
+    pub n_devices: u16,
     /// Run them on pseudo terminals until Ctrl-C, as serial:/dev/pts/...; without it, list the boards that exist.
     #[arg(long)]
     pub pty: bool,
@@ -469,6 +470,14 @@ mod tests {
         assert!(matches!(cli.command, Command::Predict(args) if args.inputs == [PathBuf::from("photo.jpg")]));
         let cli = parse("graft sync -d sim:a -d sim:b,c").unwrap();
         assert_eq!(cli.global.devices, ["sim:a", "sim:b,c"]);
+    }
+
+    #[test]
+    fn simulated_boards_are_counted_beside_the_global_devices() {
+        let cli = parse("graft sim --devices 2 --pty").unwrap();
+        assert!(matches!(cli.command, Command::Sim(args) if args.n_devices == 2 && args.pty));
+        let cli = parse("graft sim --pty -d sim:a").unwrap();
+        assert_eq!(cli.global.devices, ["sim:a"]);
     }
 
     #[test]

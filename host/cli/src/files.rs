@@ -9,7 +9,7 @@ use std::fs;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
-use graft_wire::LabelKind;
+use graft_wire::{Label, LabelKind};
 use serde_json::{Value, json};
 
 use crate::error::CliError;
@@ -33,6 +33,17 @@ pub struct Found {
     pub folder: PathBuf,
 }
 
+/// The label that `--class` names.
+///
+/// # Errors
+/// Usage, with what is wrong with the name.
+pub fn class_label(name: &str) -> Result<Label, CliError> {
+    Label::new(name).map_err(|e| {
+        CliError::usage(format!("--class {name:?}: {e}"))
+            .with_help("a short name without tabs and line breaks, e.g. --class cup")
+    })
+}
+
 /// What a label's name says about its samples.
 pub fn label_kind(name: &str) -> LabelKind {
     if NEGATIVE_NAMES.contains(&name) { LabelKind::Negative } else { LabelKind::Class }
@@ -43,7 +54,11 @@ pub fn label_kind(name: &str) -> LabelKind {
 /// # Errors
 /// A path that does not exist or cannot be read; an unreadable folder below `root` is put into `skipped` instead.
 pub fn find(root: &Path, skipped: &mut Skipped) -> Result<Vec<Found>, CliError> {
-    let unreadable = |e: io::Error| CliError::failed(format!("{}: {}", root.display(), io_text(&e)));
+    let unreadable = |e: io::Error| {
+        let folder = root.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        CliError::failed(format!("{}: {}", root.display(), io_text(&e)))
+            .with_help(format!("see what is there: ls -la {}", quoted(folder)))
+    };
     let metadata = fs::metadata(root).map_err(unreadable)?;
     if !metadata.is_dir() {
         let folder = root.parent().unwrap_or(Path::new("")).to_owned();

@@ -14,7 +14,7 @@ use crate::args::{CollectArgs, EmbedArg};
 use crate::context::Context;
 use crate::devices::{self, Device};
 use crate::error::{CliError, Exit, chain};
-use crate::files::{Found, Skipped, find, label_kind};
+use crate::files::{Found, Skipped, class_label, find, label_kind};
 use crate::inputs::{Prepared, Preparer};
 use crate::interrupt;
 use crate::output::{Unit, count, plain_table};
@@ -117,10 +117,7 @@ fn device_name(context: &Context) -> &str {
 
 /// Files with labels, in order; those without one are skipped.
 fn examples(args: &CollectArgs, skipped: &mut Skipped) -> Result<Vec<Example>, CliError> {
-    let named = match &args.class {
-        None => None,
-        Some(name) => Some(Label::new(name).map_err(|e| CliError::usage(format!("--class {name:?}: {e}")))?),
-    };
+    let named = args.class.as_deref().map(class_label).transpose()?;
     let mut examples = Vec::new();
     let mut n_loose = 0;
     for root in &args.from {

@@ -10,7 +10,7 @@ use crate::args::SamplesCommand;
 use crate::context::Context;
 use crate::devices::{self, Device};
 use crate::error::CliError;
-use crate::files::label_kind;
+use crate::files::{class_label, label_kind};
 use crate::interrupt;
 use crate::output::{count, plain_table};
 
@@ -97,7 +97,7 @@ fn rm(
 }
 
 fn relabel(context: &Context, prefixes: &[String], class: &str) -> Result<Done, CliError> {
-    let label = Label::new(class).map_err(|e| CliError::usage(format!("--class {class:?}: {e}")))?;
+    let label = class_label(class)?;
     let kind = label_kind(label.as_str());
     let mut device = devices::one(context)?;
     let rows = device.call(Board::samples)?;

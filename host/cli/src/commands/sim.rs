@@ -13,7 +13,7 @@ use crate::error::CliError;
 /// # Errors
 /// Boards that cannot be started.
 pub fn run(context: &Context, args: &SimArgs) -> Result<Done, CliError> {
-    if args.pty { on_terminals(context, args.devices) } else { list(context) }
+    if args.pty { on_terminals(context, args.n_devices) } else { list(context) }
 }
 
 fn list(context: &Context) -> Result<Done, CliError> {
