@@ -80,13 +80,12 @@ impl Probe {
         Ok(Probe { run, tensors, values, output: Output { tensor, order: source.1, embedding_len } })
     }
 
-    /// Runs one input; calls `each` with every probed value's ONNX numbers and returns the output `[D]`.
-    fn run(
+    /// Calls `each` with every probed value's ONNX numbers and returns the output `[D]`; `outputs` are the run's.
+    fn read(
         &self,
-        input: &[f32],
+        outputs: &[Vec<f32>],
         mut each: impl FnMut(&Probed, &[f32]) -> Result<(), QuantizeError>,
     ) -> Result<Vec<f32>, QuantizeError> {
-        let outputs = self.run.run(input)?;
         for probed in &self.values {
             each(probed, outputs.get(probed.tensor).map(Vec::as_slice).unwrap_or_default())?;
         }
@@ -102,23 +101,41 @@ impl Probe {
         Ok(sums.iter().map(|s| (s / n) as f32).collect())
     }
 
-    /// Statistics of every probed value over the samples, and every sample's float output.
+    /// Statistics of every probed value over the samples, and every sample's float output. While one sample's numbers
+    /// are looked at, the network runs the next one in a thread of its own; the order stays that of the samples.
     ///
     /// # Errors
     /// [`QuantizeError::NotFinite`] naming tensor and input, [`ImportError::Float`].
     pub fn statistics(
         &self,
         samples: &[Sample],
-        floats: impl Fn(&Sample) -> Vec<f32>,
+        floats: impl Fn(&Sample) -> Vec<f32> + Sync,
+        progress: impl FnMut(usize),
+    ) -> Result<Calibration, QuantizeError> {
+        let (sender, receiver) = std::sync::mpsc::sync_channel(1);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                let sender = sender;
+                // An error ends the reading; then nobody receives, and the rest need not be run.
+                let _ = samples.iter().try_for_each(|sample| sender.send(self.run.run(&floats(sample))));
+            });
+            self.gather(samples, receiver, progress)
+        })
+    }
+
+    fn gather(
+        &self,
+        samples: &[Sample],
+        runs: std::sync::mpsc::Receiver<Result<Vec<Vec<f32>>, ImportError>>,
         mut progress: impl FnMut(usize),
     ) -> Result<Calibration, QuantizeError> {
         let mut found = Calibration::default();
-        for (done, sample) in samples.iter().enumerate() {
+        for (done, (sample, outputs)) in samples.iter().zip(runs).enumerate() {
             let not_finite = |tensor: usize| QuantizeError::NotFinite {
                 tensor: self.tensors.get(tensor).cloned().unwrap_or_default(),
                 input: sample.path.display().to_string(),
             };
-            let output = self.run(&floats(sample), |probed, values| {
+            let output = self.read(&outputs?, |probed, values| {
                 let n_channels = if probed.inner > 0 { probed.n_channels } else { 0 };
                 let statistics = found.statistics.entry(probed.value).or_insert_with(|| Statistics::new(n_channels));
                 if statistics.add(values, probed.inner) { Ok(()) } else { Err(not_finite(probed.tensor)) }
@@ -138,7 +155,7 @@ impl Probe {
     /// [`ImportError::Float`].
     pub fn values(&self, input: &[f32]) -> Result<FloatValues, QuantizeError> {
         let mut found = HashMap::new();
-        let output = self.run(input, |probed, values| {
+        let output = self.read(&self.run.run(input)?, |probed, values| {
             if let Some(order) = &probed.order {
                 found.insert(
                     probed.value,

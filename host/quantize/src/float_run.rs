@@ -61,7 +61,7 @@ impl FloatRun {
             let mut values = vec![];
             for output in outputs {
                 let floats = output.cast_to_dt(DatumType::F32)?;
-                values.push(floats.to_plain_array_view::<f32>()?.iter().copied().collect::<Vec<f32>>());
+                values.push(floats.try_as_plain_ram()?.as_slice::<f32>()?.to_vec());
             }
             Ok(values)
         });
