@@ -197,30 +197,31 @@ impl Row {
     fn of(values: &[f32]) -> Row {
         // Lanes of their own let the compiler use vectors; f32 sums of one channel of one input are exact enough.
         const LANES: usize = 16;
-        let (mut sum, mut squares, mut low, mut high, mut wrong) =
-            ([0f32; LANES], [0f32; LANES], [0f32; LANES], [0f32; LANES], [0f32; LANES]);
+        let (mut sum, mut squares, mut low, mut high) = ([0f32; LANES], [0f32; LANES], [0f32; LANES], [0f32; LANES]);
         let mut add = |i: usize, v: f32| {
             sum[i] += v;
             squares[i] += v * v;
             low[i] = if v < low[i] { v } else { low[i] };
             high[i] = if v > high[i] { v } else { high[i] };
-            wrong[i] += v * 0.0;
         };
-        let mut chunks = values.chunks_exact(LANES);
-        for chunk in &mut chunks {
+        let (chunks, rest) = values.as_chunks::<LANES>();
+        for chunk in chunks {
             for (i, v) in chunk.iter().enumerate() {
                 add(i, *v);
             }
         }
-        for (i, v) in chunks.remainder().iter().enumerate() {
+        for (i, v) in rest.iter().enumerate() {
             add(i, *v);
         }
+        let squares: f32 = squares.iter().sum();
+        // What is not finite makes the squares so; large values do, too, and are told apart by looking again.
+        let wrong = if squares.is_finite() { 0.0 } else { values.iter().fold(0.0, |wrong, v| wrong + v * 0.0) };
         Row {
             sum: sum.iter().sum(),
-            squares: squares.iter().sum(),
+            squares,
             low: low.iter().fold(0.0, |m, v| m.min(*v)),
             high: high.iter().fold(0.0, |m, v| m.max(*v)),
-            wrong: wrong.iter().sum(),
+            wrong,
         }
     }
 }
