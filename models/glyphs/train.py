@@ -37,6 +37,10 @@ def main():
     parser.add_argument("--steps", type=int, default=1600)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--device", default="cpu", help="cpu or cuda; the random numbers, hence the bytes, depend on it")
+    parser.add_argument("--pool", help="file of pictures and classes: written if it is not there, else used instead of the fonts")
+    parser.add_argument("--only-pool", action="store_true", help="write --pool and stop")
+    parser.add_argument("--only-train", action="store_true", help="stop after the export, without figures")
     parser.add_argument("--minutes", type=float, help="instead of --steps: train about this long (then the bytes depend on the load)")
     parser.add_argument("--out", default="model.onnx")
     args = parser.parse_args()
@@ -44,9 +48,13 @@ def main():
     torch.manual_seed(args.seed)
     print(args, flush=True)
 
-    pictures, classes = training_pool(args)
+    pictures, classes = kept_pool(args) if args.pool else training_pool(args)
+    if args.only_pool:
+        return
     encoder = train(pictures, classes, args)
     export(encoder, args.out)
+    if args.only_train:
+        return
     if args.choose:
         held = drawings.background(f"{args.omniglot}/background_small", CHOOSING, size=48)
         mean, half = evaluate.alphabets(evaluate.onnx_encoder(args.out), *held, seed=args.seed)
@@ -68,6 +76,25 @@ class Classes:
             self.rows.append(rows + first_row)
             self.group.append(groups[label])
             self.turns.append(turns)
+
+
+def kept_pool(args):
+    """As `training_pool`, from or to a file."""
+    if not os.path.exists(args.pool):
+        pictures, classes = training_pool(args)
+        rows = np.concatenate(classes.rows)
+        sizes = np.array([len(r) for r in classes.rows])
+        np.savez_compressed(args.pool, pictures=pictures.numpy(), rows=rows, sizes=sizes, group=classes.group, turns=classes.turns)
+        return pictures, classes
+    kept = np.load(args.pool)
+    classes = Classes()
+    classes.rows = np.split(kept["rows"], np.cumsum(kept["sizes"])[:-1])
+    classes.group, classes.turns = [str(g) for g in kept["group"]], [bool(t) for t in kept["turns"]]
+    if args.fonts_only:
+        keep = [i for i, group in enumerate(classes.group) if not group.startswith("omniglot ")]
+        classes.rows, classes.group = [classes.rows[i] for i in keep], [classes.group[i] for i in keep]
+        classes.turns = [classes.turns[i] for i in keep]
+    return torch.from_numpy(kept["pictures"]), classes
 
 
 def training_pool(args):
@@ -139,7 +166,9 @@ def batches(classes, rng):
 def train(pictures, classes, args):
     source = batches(classes, np.random.default_rng(args.seed))
     n_labels = next(source)
-    encoder, classifier = Encoder(), torch.nn.Linear(FEATURES, n_labels, bias=False)
+    device = torch.device(args.device)
+    pictures = pictures.to(device)
+    encoder, classifier = Encoder().to(device), torch.nn.Linear(FEATURES, n_labels, bias=False, device=device)
     torch.nn.init.normal_(classifier.weight, std=0.01)
     print(f"{sum(p.numel() for p in encoder.parameters())} parameters, {n_labels} softmax classes", flush=True)
     encoder = encoder.to(memory_format=torch.channels_last)
@@ -150,8 +179,8 @@ def train(pictures, classes, args):
     ]
     rate = 3e-3
     optimizer = torch.optim.AdamW(parameters, lr=rate)
-    average = torch.optim.swa_utils.AveragedModel(encoder, multi_avg_fn=torch.optim.swa_utils.get_ema_multi_avg_fn(0.99), use_buffers=True)
-    g = torch.Generator().manual_seed(args.seed)
+    average = torch.optim.swa_utils.AveragedModel(encoder, multi_avg_fn=torch.optim.swa_utils.get_ema_multi_avg_fn(0.998), use_buffers=True)
+    g = torch.Generator(device).manual_seed(args.seed)
     start = time.time()
     running = np.zeros(3)
     progress, step = 0.0, 0
@@ -160,12 +189,13 @@ def train(pictures, classes, args):
         # Warm-up, flat, then to zero.
         for group in optimizer.param_groups:
             group["lr"] = rate * min(1, (step + 1) / 60) * min(1, (1 - progress) / 0.6)
-        x = turned(pictures[torch.from_numpy(rows)], torch.from_numpy(turns))
+        x = turned(pictures[torch.from_numpy(rows).to(device)], torch.from_numpy(turns).to(device))
         x = distort(x, g).to(memory_format=torch.channels_last)
         z = encoder(x)
-        known = torch.from_numpy(np.nonzero(labels >= 0)[0])
+        labels = torch.from_numpy(labels).to(device)
+        known = torch.nonzero(labels >= 0)[:, 0]
         logits = classifier(F.normalize(z[known]) * 16)
-        softmax = F.cross_entropy(logits, torch.from_numpy(labels)[known], label_smoothing=0.05)
+        softmax = F.cross_entropy(logits, labels[known], label_smoothing=0.05)
         pairs = pair_loss(z)
         loss = softmax + 1.5 * pairs
         optimizer.zero_grad()
@@ -175,7 +205,8 @@ def train(pictures, classes, args):
         average.update_parameters(encoder)
         step += 1
         progress = (time.time() - start) / (60 * args.minutes) if args.minutes else step / args.steps
-        running += [softmax.item(), pairs.item(), 1]
+        if step % 10 == 0:  # Reading a loss waits for the device.
+            running += [softmax.item(), pairs.item(), 1]
         if step % 100 == 0:
             s, p = running[:2] / running[2]
             print(f"step {step} softmax {s:.3f} pairs {p:.3f} {time.time() - start:.0f} s", flush=True)
@@ -199,7 +230,7 @@ def pair_loss(z):
     """Each picture has to find its pair among one picture of every class of the batch: one-shot, as it will be used."""
     z = F.normalize(z).view(-1, VIEWS, FEATURES)
     similarity = z[:, 0] @ z[:, 1].T * 14
-    target = torch.arange(len(z))
+    target = torch.arange(len(z), device=z.device)
     return (F.cross_entropy(similarity, target) + F.cross_entropy(similarity.T, target)) / 2
 
 
@@ -209,7 +240,7 @@ def export(encoder, path):
     By the TorchScript exporter: it folds batch norm and writes a symbolic batch without further passes.
     """
     torch.onnx.export(
-        encoder.to(memory_format=torch.contiguous_format),
+        encoder.cpu().to(memory_format=torch.contiguous_format),
         (torch.zeros(1, 1, 48, 48),),
         path,
         input_names=["image"],
