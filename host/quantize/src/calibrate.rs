@@ -1,6 +1,7 @@
 //! Running the float network over the calibration inputs: ranges, channel means, embeddings.
 
 use std::collections::HashMap;
+use std::sync::mpsc::{Receiver, sync_channel};
 
 use crate::error::{ImportError, QuantizeError};
 use crate::float_graph::{FloatGraph, FloatOp, ValueId};
@@ -8,6 +9,9 @@ use crate::float_run::FloatRun;
 use crate::inputs::Sample;
 use crate::model::Model;
 use crate::ranges::Statistics;
+
+/// Threads that run the network: as many as keep one reader busy.
+const N_RUNNERS: usize = 2;
 
 /// A float network whose inner values can be looked at.
 pub struct Probe {
@@ -102,7 +106,7 @@ impl Probe {
     }
 
     /// Statistics of every probed value over the samples, and every sample's float output. While one sample's numbers
-    /// are looked at, the network runs the next one in a thread of its own; the order stays that of the samples.
+    /// are looked at, the network runs the next ones in threads of their own; the order stays that of the samples.
     ///
     /// # Errors
     /// [`QuantizeError::NotFinite`] naming tensor and input, [`ImportError::Float`].
@@ -112,25 +116,31 @@ impl Probe {
         floats: impl Fn(&Sample) -> Vec<f32> + Sync,
         progress: impl FnMut(usize),
     ) -> Result<Calibration, QuantizeError> {
-        let (sender, receiver) = std::sync::mpsc::sync_channel(1);
         std::thread::scope(|scope| {
-            scope.spawn(|| {
-                let sender = sender;
+            let floats = &floats;
+            let runs = (0..N_RUNNERS).map(|runner| {
+                let (sender, receiver) = sync_channel(1);
                 // An error ends the reading; then nobody receives, and the rest need not be run.
-                let _ = samples.iter().try_for_each(|sample| sender.send(self.run.run(&floats(sample))));
+                scope.spawn(move || {
+                    let mut own = samples.iter().skip(runner).step_by(N_RUNNERS);
+                    own.try_for_each(|sample| sender.send(self.run.run(&floats(sample))))
+                });
+                receiver
             });
-            self.gather(samples, receiver, progress)
+            self.gather(samples, runs.collect(), progress)
         })
     }
 
     fn gather(
         &self,
         samples: &[Sample],
-        runs: std::sync::mpsc::Receiver<Result<Vec<Vec<f32>>, ImportError>>,
+        runners: Vec<Receiver<Result<Vec<Vec<f32>>, ImportError>>>,
         mut progress: impl FnMut(usize),
     ) -> Result<Calibration, QuantizeError> {
         let mut found = Calibration::default();
-        for (done, (sample, outputs)) in samples.iter().zip(runs).enumerate() {
+        for (done, (sample, runner)) in samples.iter().zip(runners.iter().cycle()).enumerate() {
+            // A runner that panicked sends no more; the scope panics when it joins it.
+            let Ok(outputs) = runner.recv() else { break };
             let not_finite = |tensor: usize| QuantizeError::NotFinite {
                 tensor: self.tensors.get(tensor).cloned().unwrap_or_default(),
                 input: sample.path.display().to_string(),
