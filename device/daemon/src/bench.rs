@@ -15,6 +15,8 @@ const N_WARM: usize = 3;
 pub struct Bench {
     /// Kernels that ran.
     pub isa: Isa,
+    /// That ran them.
+    pub n_threads: usize,
     /// Timed inferences.
     pub n_runs: usize,
     /// Reading, checking and packing the bundle.
@@ -51,7 +53,7 @@ impl Bench {
     ///
     /// # Errors
     /// What is wrong with the bundle, or `n_runs` 0.
-    pub fn run(path: &Path, n_runs: usize) -> Result<Bench, String> {
+    pub fn run(path: &Path, n_runs: usize, n_threads: usize) -> Result<Bench, String> {
         if n_runs == 0 {
             return Err("0 runs; at least 1 is needed".to_owned());
         }
@@ -61,7 +63,7 @@ impl Bench {
         let bundle_bytes = bytes.len() as u64;
         let bundle = UncheckedBundle::read(bytes).and_then(UncheckedBundle::check).map_err(|e| named(e.to_string()))?;
         let isa = detect_isa().map_err(|error| error.to_string())?;
-        let mut engine = Engine::load_with(&bundle, isa).map_err(|error| named(error.to_string()))?;
+        let mut engine = Engine::load_with(&bundle, isa, n_threads).map_err(|error| named(error.to_string()))?;
         let load = start.elapsed();
         let input = input_of(&bundle, engine.input_len());
         // An output without direction is a result like any other here; errors of the engine itself show in the self-test.
@@ -79,7 +81,8 @@ impl Bench {
         times.sort_unstable();
         let layers = layers(&engine, &input, n_runs).map_err(named)?;
         let (packed_bytes, arena_bytes) = (engine.packed_bytes(), engine.arena_bytes());
-        Ok(Bench { isa, n_runs, load, first, times, bundle_bytes, packed_bytes, arena_bytes, layers })
+        let n_threads = engine.n_threads();
+        Ok(Bench { isa, n_threads, n_runs, load, first, times, bundle_bytes, packed_bytes, arena_bytes, layers })
     }
 
     /// The time that `share` of the runs stayed within; `share` in 0..=1.
@@ -128,7 +131,8 @@ pub fn ms(time: Duration) -> f64 {
 
 impl fmt::Display for Bench {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(f, "kernels    {}, 1 thread", self.isa)?;
+        let threads = if self.n_threads == 1 { "thread" } else { "threads" };
+        writeln!(f, "kernels    {}, {} {threads}", self.isa, self.n_threads)?;
         let [min, median, p95, p99] = [0.0, 0.5, 0.95, 0.99].map(|share| ms(self.percentile(share)));
         writeln!(
             f,
@@ -161,6 +165,7 @@ mod tests {
         let zero = Duration::ZERO;
         let bench = Bench {
             isa: Isa::Scalar,
+            n_threads: 1,
             n_runs: 10,
             load: zero,
             first: zero,
@@ -176,7 +181,9 @@ mod tests {
 
     #[test]
     fn no_runs_and_no_bundle_are_errors() {
-        assert_eq!(Bench::run(Path::new("x"), 0).unwrap_err(), "0 runs; at least 1 is needed");
-        assert!(Bench::run(Path::new("/nowhere/x.graft"), 1).unwrap_err().starts_with("cannot read /nowhere/x.graft"));
+        assert_eq!(Bench::run(Path::new("x"), 0, 1).unwrap_err(), "0 runs; at least 1 is needed");
+        assert!(
+            Bench::run(Path::new("/nowhere/x.graft"), 1, 1).unwrap_err().starts_with("cannot read /nowhere/x.graft")
+        );
     }
 }

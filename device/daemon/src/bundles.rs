@@ -186,7 +186,7 @@ pub(crate) fn read_checked(bytes: Vec<u8>) -> Result<Bundle, Failure> {
 pub(crate) fn load_engine(bundle: &Bundle) -> Result<Engine, Failure> {
     let refused = |log: String| Failure { wire: WireError::BadBundle(BundleFault::Unsupported), log: Some(log) };
     let isa = detect_isa().map_err(|error| refused(error.to_string()))?;
-    Engine::load_with(bundle, isa).map_err(|error| refused(error.to_string()))
+    Engine::load_with(bundle, isa, 1).map_err(|error| refused(error.to_string()))
 }
 
 /// A case without any embedding differs in all of it.

@@ -56,7 +56,7 @@ fn load(path: &Path) -> Result<(Bundle, Engine), String> {
     let bundle = UncheckedBundle::read(bytes).and_then(UncheckedBundle::check);
     let bundle = bundle.map_err(|error| format!("{}: {error}", path.display()))?;
     let isa = detect_isa().map_err(|error| error.to_string())?;
-    let mut engine = Engine::load_with(&bundle, isa).map_err(|error| format!("{}: {error}", path.display()))?;
+    let mut engine = Engine::load_with(&bundle, isa, 1).map_err(|error| format!("{}: {error}", path.display()))?;
     engine.self_test(&bundle).map_err(|error| format!("{}: {error}", path.display()))?;
     Ok((bundle, engine))
 }

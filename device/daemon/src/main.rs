@@ -20,7 +20,7 @@ Usage:
   graftd serve --pty [--state DIR]                   answer hosts on a new pseudo terminal, whose path is printed
   graftd run BUNDLE INPUT...                         per file: BLAKE3 of its int8 tensor and of its embedding
   graftd golden BUNDLE DIR                           as run for DIR/CLASS/*, then BLAKE3 of an ncm and a ridge head
-  graftd bench BUNDLE [--runs N]                     latency, cost of each layer, memory (default 50 runs)
+  graftd bench BUNDLE [--runs N] [--threads N]       latency, cost of each layer, memory (50 runs, 1 thread)
   graftd --version | --help
 
 State: --state, $GRAFT_STATE, /var/lib/graft for root, ~/.local/state/graft for others.
@@ -34,7 +34,7 @@ enum Command {
     Serve { line: Line, state: PathBuf },
     Run { bundle: PathBuf, inputs: Vec<PathBuf> },
     Golden { bundle: PathBuf, dir: PathBuf },
-    Bench { bundle: PathBuf, n_runs: usize },
+    Bench { bundle: PathBuf, n_runs: usize, n_threads: usize },
     Print(String),
 }
 
@@ -57,7 +57,9 @@ fn main() -> ExitCode {
         Command::Serve { line, state } => serve_line(&line, &state),
         Command::Run { bundle, inputs } => golden::run(&bundle, &inputs),
         Command::Golden { bundle, dir } => golden::golden(&bundle, &dir),
-        Command::Bench { bundle, n_runs } => Bench::run(&bundle, n_runs).map(|bench| print!("{bench}")),
+        Command::Bench { bundle, n_runs, n_threads } => {
+            Bench::run(&bundle, n_runs, n_threads).map(|bench| print!("{bench}"))
+        }
         Command::Print(text) => {
             println!("{text}");
             Ok(())
@@ -138,8 +140,9 @@ fn parse(arguments: Vec<OsString>) -> Result<Command, String> {
         },
         Some("bench") => match rest.split_first() {
             Some((bundle, rest)) => {
-                let [runs] = options(rest.to_vec(), ["--runs"])?;
-                Ok(Command::Bench { bundle: bundle.into(), n_runs: runs_of(runs)? })
+                let [runs, threads] = options(rest.to_vec(), ["--runs", "--threads"])?;
+                let n_runs = count("--runs", runs, 50, 1_000_000)?;
+                Ok(Command::Bench { bundle: bundle.into(), n_runs, n_threads: count("--threads", threads, 1, 64)? })
             }
             None => Err("bench needs BUNDLE".to_owned()),
         },
@@ -159,10 +162,10 @@ fn options<const N: usize>(arguments: Vec<OsString>, names: [&str; N]) -> Result
     Ok(values)
 }
 
-fn runs_of(runs: Option<OsString>) -> Result<usize, String> {
-    let Some(text) = runs else { return Ok(50) };
-    let parsed = text.to_str().and_then(|text| text.parse().ok()).filter(|n| (1..=1_000_000).contains(n));
-    parsed.ok_or_else(|| format!("--runs is {text:?}; allowed: 1 to 1000000"))
+fn count(name: &str, given: Option<OsString>, default: usize, max: usize) -> Result<usize, String> {
+    let Some(text) = given else { return Ok(default) };
+    let parsed = text.to_str().and_then(|text| text.parse().ok()).filter(|n| (1..=max).contains(n));
+    parsed.ok_or_else(|| format!("{name} is {text:?}; allowed: 1 to {max}"))
 }
 
 fn baud_of(baud: Option<OsString>) -> Result<u32, String> {

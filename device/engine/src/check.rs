@@ -1,15 +1,17 @@
 //! From a bundle's graph, which nobody vouches for, to a program that cannot fail: every index, shape, type, range and
 //! blob is checked before anything runs.
 
+use std::collections::HashMap;
+
 use graft_bundle::graph::{Graph, Step, Tensor};
-use graft_bundle::{Bundle, DataType};
-use graft_kernels::Isa;
+use graft_bundle::{Bundle, DataType, TensorId};
 
 use crate::arena::{Lifetime, Plan};
 use crate::error::{Fault, LoadError, STEP_NAME_SHOWN};
+use crate::isa::is_available;
 use crate::kernel::Kernel;
 use crate::lower::lower;
-use crate::program::{Program, ProgramStep, TensorInfo};
+use crate::program::{Program, ProgramStep, ScratchLens, Setup, TensorInfo};
 
 /// Most steps of a graph; networks that fit a board have hundreds.
 pub const STEPS_MAX: usize = 16_384;
@@ -43,7 +45,11 @@ pub const OPS: [&str; 18] = [
 ];
 
 /// Checks everything and plans the memory.
-pub(crate) fn program_of(bundle: &Bundle, isa: Isa) -> Result<Program, LoadError> {
+pub(crate) fn program_of(bundle: &Bundle, setup: Setup) -> Result<Program, LoadError> {
+    let isa = setup.isa;
+    if !is_available(isa) {
+        return Err(LoadError::Isa { isa });
+    }
     check_ops(&bundle.manifest().ops)?;
     let graph = bundle.graph();
     check_counts(graph)?;
@@ -53,30 +59,66 @@ pub(crate) fn program_of(bundle: &Bundle, isa: Isa) -> Result<Program, LoadError
     let tensors: Vec<TensorInfo> = graph.tensors.iter().map(TensorInfo::new).collect();
     check_ends(graph, &tensors, bundle.manifest().embedding_len)?;
     check_order(graph)?;
-    let kernels: Vec<Kernel> = (graph.steps.iter())
-        .map(|step| lower(bundle, &tensors, step, isa).map_err(|fault| in_step(step, fault)))
-        .collect::<Result<_, _>>()?;
-    let plan = Plan::new(&lifetimes(graph, &tensors));
+    let lowered = |step: &Step| {
+        let kernel = lower(bundle, &tensors, step, setup).map_err(|fault| in_step(step, fault))?;
+        Ok(Draft {
+            name: step.name.clone(),
+            op: step.op.name(),
+            kernel,
+            inputs: step.inputs.clone(),
+            output: step.output,
+        })
+    };
+    let mut drafts: Vec<Draft> = graph.steps.iter().map(lowered).collect::<Result<_, _>>()?;
+    if setup.fuse {
+        drafts = fused(drafts, graph.output, setup.n_threads);
+    }
+    let plan = Plan::new(&lifetimes(graph, &drafts, &tensors));
     if plan.bytes() > ARENA_BYTES_MAX {
         return Err(LoadError::Arena { found: plan.bytes(), limit: ARENA_BYTES_MAX });
     }
-    let place = |id: &graft_bundle::TensorId| plan.places.get(id.0 as usize).copied();
-    let scratch_len = kernels.iter().map(Kernel::scratch_len).max().unwrap_or(0);
-    let scratch_lines = kernels.iter().map(|kernel| kernel.scratch_lines(isa)).max().unwrap_or(0);
-    let steps = (graph.steps.iter().zip(kernels))
-        .filter_map(|(step, kernel)| {
-            Some(ProgramStep {
-                name: step.name.clone(),
-                op: step.op.name(),
-                kernel,
-                inputs: step.inputs.iter().filter_map(place).collect(),
-                output: place(&step.output)?,
-                tensor: step.output.0 as usize,
-            })
-        })
-        .collect();
+    let place = |id: &TensorId| plan.places.get(id.0 as usize).copied();
+    let scratch = drafts.iter().fold(ScratchLens::default(), |lens, draft| draft.kernel.scratch(isa).max(lens));
+    let step = |draft: Draft| {
+        let Draft { name, op, kernel, inputs, output } = draft;
+        let inputs = inputs.iter().filter_map(place).collect();
+        Some(ProgramStep { name, op, kernel, inputs, output: place(&output)?, tensor: output.0 as usize })
+    };
+    let steps = drafts.into_iter().filter_map(step).collect();
     let (inputs, outputs) = (vec![graph.input.0 as usize], vec![graph.output.0 as usize]);
-    Ok(Program { isa, tensors, steps, inputs, outputs, plan, scratch_len, scratch_lines })
+    Ok(Program { setup, tensors, steps, inputs, outputs, plan, scratch })
+}
+
+/// A step that has no places yet.
+struct Draft {
+    name: String,
+    op: &'static str,
+    kernel: Kernel,
+    inputs: Vec<TensorId>,
+    output: TensorId,
+}
+
+/// Joins convolutions that follow each other, where nobody else reads what lies between them.
+fn fused(drafts: Vec<Draft>, output: TensorId, n_threads: usize) -> Vec<Draft> {
+    let mut n_readers: HashMap<TensorId, usize> = HashMap::from([(output, 1)]);
+    for input in drafts.iter().flat_map(|draft| &draft.inputs) {
+        *n_readers.entry(*input).or_default() += 1;
+    }
+    let mut fused: Vec<Draft> = Vec::with_capacity(drafts.len());
+    for mut draft in drafts {
+        if let (Some(last), Kernel::Chain(next)) = (fused.last_mut(), &mut draft.kernel)
+            && let Kernel::Chain(chain) = &mut last.kernel
+            && draft.inputs == [last.output]
+            && n_readers.get(&last.output) == Some(&1)
+            && chain.join(next, n_threads)
+        {
+            last.name = format!("{} + {}", last.name, draft.name);
+            last.output = draft.output;
+            continue;
+        }
+        fused.push(draft);
+    }
+    fused
 }
 
 fn check_ops(ops: &[String]) -> Result<(), LoadError> {
@@ -172,23 +214,24 @@ fn check_order(graph: &Graph) -> Result<(), LoadError> {
     }
 }
 
-/// From the step that writes a tensor to the last one that reads it; the output stays.
-fn lifetimes(graph: &Graph, tensors: &[TensorInfo]) -> Vec<Lifetime> {
-    let lifetime = |info: &TensorInfo| Lifetime { data_type: info.data_type, len: info.dims.len(), steps: [0, 0] };
-    let mut lifetimes: Vec<Lifetime> = tensors.iter().map(lifetime).collect();
-    for (at, step) in graph.steps.iter().enumerate() {
-        if let Some(output) = lifetimes.get_mut(step.output.0 as usize) {
-            output.steps = [at, at];
+/// From the step that writes a tensor to the last one that reads it; the output stays. Tensors within a step take no
+/// memory.
+fn lifetimes(graph: &Graph, drafts: &[Draft], tensors: &[TensorInfo]) -> Vec<Lifetime> {
+    let unused = |info: &TensorInfo| Lifetime { data_type: info.data_type, len: 0, steps: [0, 0] };
+    let mut lifetimes: Vec<Lifetime> = tensors.iter().map(unused).collect();
+    let mut lives = |tensor: TensorId, at: usize| {
+        let at_tensor = tensor.0 as usize;
+        if let (Some(lifetime), Some(info)) = (lifetimes.get_mut(at_tensor), tensors.get(at_tensor)) {
+            let start = if lifetime.len == 0 { at } else { lifetime.steps[0] };
+            *lifetime = Lifetime { len: info.dims.len(), steps: [start, at], ..*lifetime };
         }
-        for input in &step.inputs {
-            if let Some(input) = lifetimes.get_mut(input.0 as usize) {
-                input.steps[1] = at;
-            }
-        }
+    };
+    lives(graph.input, 0);
+    for (at, draft) in drafts.iter().enumerate() {
+        draft.inputs.iter().for_each(|input| lives(*input, at));
+        lives(draft.output, at);
     }
-    if let Some(output) = lifetimes.get_mut(graph.output.0 as usize) {
-        output.steps[1] = graph.steps.len();
-    }
+    lives(graph.output, drafts.len());
     lifetimes
 }
 

@@ -2,21 +2,23 @@
 
 use std::sync::Arc;
 
-use graft_bundle::{Bundle, TensorId};
+use graft_bundle::Bundle;
 use graft_kernels::embed::{NoSignal, normalise};
 use graft_kernels::{Isa, KernelError, View};
+use rayon::ThreadPool;
 use tract_core::internal::*;
 
 use crate::check::program_of;
 use crate::error::{EmbedError, LoadError, SelfTestError};
-use crate::isa::is_available;
-use crate::program::{Memory, Program, TensorInfo};
+use crate::program::{Program, Setup};
 use crate::region::{IntegerRegion, blank, fact, view_of};
 
 /// A loaded bundle, ready to run.
 pub struct Engine {
     program: Arc<Program>,
     state: TypedSimpleState,
+    /// Of several threads.
+    pool: Option<ThreadPool>,
     /// Written in place for every inference.
     input: Arc<Tensor>,
     /// The backbone output minus its zero point, `[D]`.
@@ -41,24 +43,27 @@ impl Engine {
     /// # Errors
     /// [`LoadError`] naming the step that cannot be run, before anything runs.
     pub fn load(bundle: &Bundle) -> Result<Engine, LoadError> {
-        Self::load_with(bundle, Isa::Scalar)
+        Self::load_with(bundle, Isa::Scalar, 1)
     }
 
-    /// [`Engine::load`] with the kernels of `isa`; see [`crate::detect_isa`].
+    /// [`Engine::load`] with the kernels of `isa`, see [`crate::detect_isa`], and that many threads (0 counts as 1).
+    /// Neither changes a bit of what comes out.
     ///
     /// # Errors
-    /// As [`Engine::load`].
-    pub fn load_with(bundle: &Bundle, isa: Isa) -> Result<Engine, LoadError> {
-        if !is_available(isa) {
-            return Err(LoadError::Isa { isa });
-        }
-        let program = Arc::new(program_of(bundle, isa)?);
+    /// As [`Engine::load`]; [`LoadError::Threads`] if the system gives no threads.
+    pub fn load_with(bundle: &Bundle, isa: Isa, n_threads: usize) -> Result<Engine, LoadError> {
+        let n_threads = n_threads.max(1);
+        let program = Arc::new(program_of(bundle, Setup { isa, n_threads, fuse: true })?);
+        let pool = match n_threads {
+            1 => None,
+            _ => Some(pool_of(n_threads).map_err(|error| LoadError::Threads { n_threads, reason: error.to_string() })?),
+        };
         let model = |error: TractError| LoadError::Model(format!("{error:#}"));
         let state = state_of(&program).map_err(model)?;
         let input = program.inputs.first().copied().unwrap_or_default();
         let input = blank(&program, input).map_err(model)?;
         let x = vec![0; bundle.manifest().embedding_len as usize];
-        Ok(Engine { program, state, input, x, inv_scale: bundle.manifest().inv_scale })
+        Ok(Engine { program, state, pool, input, x, inv_scale: bundle.manifest().inv_scale })
     }
 
     /// int8 values of an input.
@@ -73,7 +78,12 @@ impl Engine {
 
     /// Which kernels run.
     pub fn isa(&self) -> Isa {
-        self.program.isa
+        self.program.setup.isa
+    }
+
+    /// How many threads run the convolutions.
+    pub fn n_threads(&self) -> usize {
+        self.program.setup.n_threads
     }
 
     /// Bytes of the activation arena.
@@ -91,20 +101,34 @@ impl Engine {
     ///
     /// # Errors
     /// [`EmbedError`] for a wrong length.
-    pub fn run_steps(&self, tensor: &[i8], runs: u32, mut after: impl FnMut(Option<usize>)) -> Result<(), EmbedError> {
+    pub fn run_steps(
+        &self,
+        tensor: &[i8],
+        runs: u32,
+        mut after: impl FnMut(Option<usize>) + Send,
+    ) -> Result<(), EmbedError> {
         self.check_len(tensor)?;
-        let mut memory = self.program.memory();
-        for _ in 0..runs {
-            for input in &self.program.inputs {
-                self.program.write_input(&mut memory, *input, View::I8(tensor)).map_err(failed)?;
+        // Not all of `self`, whose state only one thread may see.
+        let program = &self.program;
+        let mut memory = program.memory();
+        let mut run = move || {
+            for _ in 0..runs {
+                for input in &program.inputs {
+                    program.write_input(&mut memory, *input, View::I8(tensor))?;
+                }
+                after(None);
+                for (i, step) in program.steps.iter().enumerate() {
+                    program.run_step(&mut memory, step)?;
+                    after(Some(i));
+                }
             }
-            after(None);
-            for (i, step) in self.program.steps.iter().enumerate() {
-                self.program.run_step(&mut memory, step).map_err(failed)?;
-                after(Some(i));
-            }
+            Ok(())
+        };
+        match &self.pool {
+            Some(pool) => pool.install(run),
+            None => run(),
         }
-        Ok(())
+        .map_err(failed)
     }
 
     /// What each step costs, in execution order.
@@ -136,36 +160,6 @@ impl Engine {
     pub fn output(&mut self, tensor: &[i8]) -> Result<Vec<i32>, EmbedError> {
         self.run(tensor)?;
         Ok(self.x.clone())
-    }
-
-    /// The real value of every tensor, input first, then in execution order; for reports. Runs the steps one by one
-    /// in memory of its own.
-    ///
-    /// # Errors
-    /// As [`Engine::output`].
-    pub fn trace(&mut self, tensor: &[i8]) -> Result<Vec<(TensorId, Vec<f32>)>, EmbedError> {
-        self.check_len(tensor)?;
-        let program = &self.program;
-        let mut memory = program.memory();
-        let mut values = Vec::with_capacity(program.steps.len() + 1);
-        let mut read = |memory: &Memory, tensor: usize| {
-            let place = program.place(tensor).and_then(|place| memory.arena.view(place));
-            let info = program.tensors.get(tensor);
-            let (Some(view), Some(info)) = (place, info) else {
-                return Err(EmbedError::Engine("tensor is not planned".to_owned()));
-            };
-            values.push((TensorId(tensor as u32), real_values(view, info)));
-            Ok(())
-        };
-        for input in &program.inputs {
-            program.write_input(&mut memory, *input, View::I8(tensor)).map_err(failed)?;
-            read(&memory, *input)?;
-        }
-        for step in &program.steps {
-            program.run_step(&mut memory, step).map_err(failed)?;
-            read(&memory, step.tensor)?;
-        }
-        Ok(values)
     }
 
     /// Runs the bundle's own cases and compares every byte; returns how many there are.
@@ -207,7 +201,12 @@ impl Engine {
         let input = Arc::get_mut(&mut self.input).ok_or_else(|| EmbedError::Engine("input is shared".to_owned()))?;
         let mut plain = input.try_as_plain_ram_mut().map_err(engine)?;
         plain.as_slice_mut::<i8>().map_err(engine)?.copy_from_slice(tensor);
-        let outputs = self.state.run(tvec!(TValue::from_const(self.input.clone()))).map_err(engine)?;
+        let inputs = tvec!(TValue::from_const(self.input.clone()));
+        let outputs = match &self.pool {
+            Some(pool) => pool.install(|| self.state.run(inputs)),
+            None => self.state.run(inputs),
+        };
+        let outputs = outputs.map_err(engine)?;
         let output = outputs.first().ok_or_else(|| EmbedError::Engine("no output".to_owned()))?;
         let tensor = self.program.outputs.first().and_then(|tensor| self.program.tensors.get(*tensor));
         let zero_point = tensor.map_or(0, |tensor| tensor.zero_point);
@@ -241,16 +240,11 @@ fn state_of(program: &Arc<Program>) -> TractResult<TypedSimpleState> {
     TypedSimpleState::new(&TypedSimplePlan::new(model)?)
 }
 
-fn failed(error: KernelError) -> EmbedError {
-    EmbedError::Engine(error.to_string())
+/// Workers of its own, so that what else the process runs in parallel does not share them.
+fn pool_of(n_threads: usize) -> Result<ThreadPool, rayon::ThreadPoolBuildError> {
+    rayon::ThreadPoolBuilder::new().num_threads(n_threads).thread_name(|i| format!("graft-engine-{i}")).build()
 }
 
-fn real_values(view: View<'_>, info: &TensorInfo) -> Vec<f32> {
-    let real = |q: i32| (f64::from(q.wrapping_sub(info.zero_point)) * info.scale) as f32;
-    match view {
-        View::I8(values) => values.iter().map(|q| real((*q).into())).collect(),
-        View::I16(values) => values.iter().map(|q| real((*q).into())).collect(),
-        View::I32(values) => values.iter().map(|q| real(*q)).collect(),
-        View::F32(values) => values.to_vec(),
-    }
+fn failed(error: KernelError) -> EmbedError {
+    EmbedError::Engine(error.to_string())
 }

@@ -21,6 +21,14 @@ pub enum LoadError {
         /// Asked for.
         isa: Isa,
     },
+    /// The system gives no threads.
+    #[error("cannot start {n_threads} threads: {reason}")]
+    Threads {
+        /// Asked for.
+        n_threads: usize,
+        /// By the system.
+        reason: String,
+    },
     /// More steps or tensors than the cap.
     #[error("graph has {found} {what}; allowed: at most {limit}")]
     TooMany {

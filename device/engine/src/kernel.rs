@@ -4,19 +4,20 @@ use graft_kernels::add::{AddParams, add};
 use graft_kernels::conv::{ConvParams, ConvShape, conv};
 use graft_kernels::float::{self, Binary, Unary};
 use graft_kernels::mul::{MulParams, mul};
-use graft_kernels::packed::{self, Line};
 use graft_kernels::pool::{AverageParams, PoolShape, average_pool, global_sum, max_pool};
 use graft_kernels::shape::{concat_part, reshape, transpose, upsample};
 use graft_kernels::table::table;
 use graft_kernels::{Clamp, Dims, Isa, KernelError, Requantize, View, ViewMut};
 
 use crate::arena::{Place, Rest};
+use crate::chain::{Chain, ChainScratch};
+use crate::program::ScratchLens;
 
 /// Op with everything that does not change between inferences.
 #[derive(Clone, Debug)]
 pub(crate) enum Kernel {
     Conv { shape: ConvShape, packed: Vec<i16>, bias: Vec<i32>, multipliers: Vec<i32>, zero_point_in: i32, clamp: Clamp },
-    PackedConv { shape: ConvShape, packed: Vec<Line>, zero_point_in: i32, clamp: Clamp },
+    Chain(Chain),
     Add { dims: [Dims; 2], params: AddParams },
     Mul { dims: [Dims; 2], params: MulParams },
     AveragePool { shape: PoolShape, params: AverageParams },
@@ -40,7 +41,8 @@ pub(crate) enum Kernel {
 #[derive(Clone)]
 pub(crate) struct Scratch {
     pub wide: Vec<i16>,
-    pub lines: Vec<Line>,
+    /// One per thread.
+    pub chains: Vec<ChainScratch>,
 }
 
 /// One input of a concatenation.
@@ -55,26 +57,25 @@ impl Kernel {
     /// Multiply-accumulates of convolutions; other ops cost next to nothing and count none.
     pub(crate) fn n_macs(&self) -> u64 {
         match self {
-            Self::Conv { shape, .. } | Self::PackedConv { shape, .. } | Self::FloatConv { shape, .. } => shape.n_macs(),
+            Self::Conv { shape, .. } | Self::FloatConv { shape, .. } => shape.n_macs(),
+            Self::Chain(chain) => chain.n_macs(),
             _ => 0,
         }
     }
 
-    /// i16 values of scratch.
-    pub(crate) fn scratch_len(&self) -> usize {
-        if let Self::Conv { shape, .. } = self { shape.scratch_len() } else { 0 }
-    }
-
-    /// Lines of scratch.
-    pub(crate) fn scratch_lines(&self, isa: Isa) -> usize {
-        if let Self::PackedConv { shape, .. } = self { packed::scratch_lines(isa, shape) } else { 0 }
+    pub(crate) fn scratch(&self, isa: Isa) -> ScratchLens {
+        match self {
+            Self::Conv { shape, .. } => ScratchLens { wide: shape.scratch_len(), ..ScratchLens::default() },
+            Self::Chain(chain) => chain.scratch(isa),
+            _ => ScratchLens::default(),
+        }
     }
 
     /// Bytes of weights and what belongs to them.
     pub(crate) fn packed_bytes(&self) -> usize {
         match self {
             Self::Conv { packed, bias, .. } => 2 * packed.len() + 8 * bias.len(),
-            Self::PackedConv { packed, .. } => 64 * packed.len(),
+            Self::Chain(chain) => chain.packed_bytes(),
             Self::FloatConv { weights, bias, .. } => 4 * (weights.len() + bias.len()),
             _ => 0,
         }
@@ -98,10 +99,8 @@ impl Kernel {
                 let params = ConvParams { packed, bias, zero_point_in: *zero_point_in, requantize };
                 conv(isa, shape, &params, input(0)?, &mut scratch.wide, output)
             }
-            Self::PackedConv { shape, packed, zero_point_in, clamp } => match (input(0)?, output) {
-                (View::I8(x), ViewMut::I8(y)) => {
-                    packed::conv(isa, shape, packed, *zero_point_in, *clamp, x, &mut scratch.lines, y)
-                }
+            Self::Chain(chain) => match (input(0)?, output) {
+                (View::I8(x), ViewMut::I8(y)) => chain.run(isa, x, &mut scratch.chains, y),
                 _ => Err(KernelError::Types { op: "Conv" }),
             },
             Self::Add { dims, params } => add(isa, *dims, params, input(0)?, input(1)?, output),

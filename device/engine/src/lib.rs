@@ -2,7 +2,7 @@
 //!
 //! [`Engine::load`] turns a bundle's graph, which nobody vouches for, into a program: every index, shape, type, range
 //! and blob is checked (`check`, `lower`), weights are packed, and the activations get their places in an arena
-//! (`arena`). Then [`Engine::embed`] runs it as *one* tract op (`region`) in a model source -> region -> output. The
+//! (`arena`); convolutions whose intermediates would leave the cache are joined (`chain`). Then [`Engine::embed`] runs it as *one* tract op (`region`) in a model source -> region -> output. The
 //! arithmetic is `graft-kernels`'.
 //!
 //! # How a graph is stored and executed, and why
@@ -24,6 +24,7 @@
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing))]
 
 mod arena;
+mod chain;
 mod check;
 mod engine;
 mod error;
@@ -32,9 +33,11 @@ mod kernel;
 mod lower;
 mod program;
 mod region;
+mod trace;
 
 pub use check::{ARENA_BYTES_MAX, OPS, STEPS_MAX, TENSOR_BYTES_MAX, WINDOW_MAX};
 pub use engine::{Engine, StepCost};
 pub use error::{EmbedError, Fault, IsaError, LoadError, STEP_NAME_SHOWN, SelfTestError};
 pub use graft_kernels::Isa;
 pub use isa::{available_isas, detect_isa};
+pub use trace::Tracer;

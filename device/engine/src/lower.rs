@@ -11,10 +11,11 @@ use graft_kernels::pool::{AverageParams, PoolShape};
 use graft_kernels::view::Broadcast;
 use graft_kernels::{Clamp, Dims, Isa};
 
+use crate::chain::{Chain, Stage};
 use crate::check::{WINDOW_MAX, check_range, range_of};
 use crate::error::Fault;
 use crate::kernel::{Kernel, Part};
-use crate::program::TensorInfo;
+use crate::program::{Setup, TensorInfo};
 
 /// Largest multiplier: below 2^23.
 const MULTIPLIER_MAX: i64 = (1 << 23) - 1;
@@ -27,17 +28,19 @@ const ACCUMULATOR_LIMIT: i64 = 1 << 31;
 struct Lowering<'a> {
     bundle: &'a Bundle,
     isa: Isa,
+    n_threads: usize,
     inputs: Vec<&'a TensorInfo>,
     output: &'a TensorInfo,
 }
 
 /// Checks `step`, whose tensor indices exist, and makes it ready to run.
-pub(crate) fn lower(bundle: &Bundle, tensors: &[TensorInfo], step: &Step, isa: Isa) -> Result<Kernel, Fault> {
+pub(crate) fn lower(bundle: &Bundle, tensors: &[TensorInfo], step: &Step, setup: Setup) -> Result<Kernel, Fault> {
     let tensor = |id: &graft_bundle::TensorId| {
         tensors.get(id.0 as usize).ok_or(Fault::NoTensor { found: id.0, n_tensors: tensors.len() })
     };
     let inputs = step.inputs.iter().map(tensor).collect::<Result<Vec<_>, _>>()?;
-    let at = Lowering { bundle, isa, inputs, output: tensor(&step.output)? };
+    let Setup { isa, n_threads, .. } = setup;
+    let at = Lowering { bundle, isa, n_threads, inputs, output: tensor(&step.output)? };
     match &step.op {
         Op::Conv { window, groups, weights, bias, requantize } => at.conv(window, *groups, *weights, *bias, requantize),
         Op::Add { multipliers, shift, low, high } => at.add(*multipliers, *shift, [*low, *high]),
@@ -107,7 +110,8 @@ impl Lowering<'_> {
             let requantize = graft_kernels::Requantize { multipliers: &multipliers, clamp };
             let layer = Layer { weights: &weights, bias: &bias, zero_point_in: x.zero_point, requantize };
             packed::pack(self.isa, &shape, &layer, &mut lines).map_err(unfit)?;
-            return Ok(Kernel::PackedConv { shape, packed: lines, zero_point_in: x.zero_point, clamp });
+            let stage = Stage { shape, packed: lines, zero_point_in: x.zero_point, clamp };
+            return Ok(Kernel::Chain(Chain::new(stage, self.n_threads)));
         }
         let mut packed = vec![0; shape.packed_len()];
         shape.pack_weights(self.isa, &weights, &mut packed).map_err(unfit)?;

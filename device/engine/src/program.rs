@@ -5,7 +5,17 @@ use graft_kernels::packed::Line;
 use graft_kernels::{Dims, Isa, KernelError, View};
 
 use crate::arena::{Arena, Place, Plan};
+use crate::chain::ChainScratch;
 use crate::kernel::{Kernel, Scratch};
+
+/// How a program is made from a graph.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Setup {
+    pub isa: Isa,
+    pub n_threads: usize,
+    /// Runs convolutions together where that pays. Then not every tensor has a place.
+    pub fuse: bool,
+}
 
 /// A tensor whose sizes were checked.
 #[derive(Clone, Copy, Debug)]
@@ -44,7 +54,7 @@ pub(crate) struct ProgramStep {
 /// one program has one of each.
 #[derive(Debug)]
 pub(crate) struct Program {
-    pub isa: Isa,
+    pub setup: Setup,
     pub tensors: Vec<TensorInfo>,
     pub steps: Vec<ProgramStep>,
     /// Indices of tensors that the caller writes.
@@ -52,8 +62,25 @@ pub(crate) struct Program {
     /// Indices of tensors that the caller reads.
     pub outputs: Vec<usize>,
     pub plan: Plan,
-    pub scratch_len: usize,
-    pub scratch_lines: usize,
+    pub scratch: ScratchLens,
+}
+
+/// Lengths of what kernels need between input and output.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct ScratchLens {
+    /// i16 values.
+    pub wide: usize,
+    /// Bytes of bands, of each thread.
+    pub bands: usize,
+    /// Lines, of each thread.
+    pub lines: usize,
+}
+
+impl ScratchLens {
+    /// Enough for both.
+    pub(crate) fn max(self, other: Self) -> Self {
+        Self { wide: self.wide.max(other.wide), bands: self.bands.max(other.bands), lines: self.lines.max(other.lines) }
+    }
 }
 
 /// What one running program writes to; made once, reused.
@@ -65,10 +92,10 @@ pub(crate) struct Memory {
 
 impl Program {
     pub(crate) fn memory(&self) -> Memory {
-        Memory {
-            arena: Arena::new(&self.plan),
-            scratch: Scratch { wide: vec![0; self.scratch_len], lines: vec![Line::ZERO; self.scratch_lines] },
-        }
+        let ScratchLens { wide, bands, lines } = self.scratch;
+        let chain = ChainScratch { bands: vec![0; bands], lines: vec![Line::ZERO; lines] };
+        let scratch = Scratch { wide: vec![0; wide], chains: vec![chain; self.setup.n_threads] };
+        Memory { arena: Arena::new(&self.plan), scratch }
     }
 
     pub(crate) fn place(&self, tensor: usize) -> Option<Place> {
@@ -79,13 +106,13 @@ impl Program {
     pub(crate) fn write_input(&self, memory: &mut Memory, tensor: usize, values: View<'_>) -> Result<(), KernelError> {
         let place = self.place(tensor).ok_or(NOT_PLANNED)?;
         let (_, target) = memory.arena.split(place).ok_or(NOT_PLANNED)?;
-        graft_kernels::shape::reshape(self.isa, values, target)
+        graft_kernels::shape::reshape(self.setup.isa, values, target)
     }
 
     /// Runs one step; its inputs are in place.
     pub(crate) fn run_step(&self, memory: &mut Memory, step: &ProgramStep) -> Result<(), KernelError> {
         let (rest, output) = memory.arena.split(step.output).ok_or(NOT_PLANNED)?;
-        step.kernel.run(self.isa, &step.inputs, &rest, &mut memory.scratch, output)
+        step.kernel.run(self.setup.isa, &step.inputs, &rest, &mut memory.scratch, output)
     }
 
     /// Runs all steps; allocates nothing.

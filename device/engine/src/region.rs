@@ -130,7 +130,7 @@ impl OpState for RegionState {
                 DatumType::I32 => ViewMut::I32(plain.as_slice_mut()?),
                 _ => ViewMut::F32(plain.as_slice_mut()?),
             };
-            graft_kernels::shape::reshape(program.isa, values, target)?;
+            graft_kernels::shape::reshape(program.setup.isa, values, target)?;
         }
         Ok(outputs.iter().map(|output| TValue::from_const(output.clone())).collect())
     }

@@ -5,7 +5,7 @@ mod common;
 use common::{Net, branched_net, float_net, mobile_net, seeded};
 use graft_bundle::TensorId;
 use graft_bundle::graph::{Graph, Tensor};
-use graft_engine::Engine;
+use graft_engine::{Engine, Isa, Tracer};
 use proptest::prelude::*;
 
 /// Graphs whose arena and work are small enough to be run in a test.
@@ -27,7 +27,7 @@ fn survives(net: &Net) -> bool {
     // An output without direction is an answer, too; a fault of the engine is not.
     let output = engine.output(&input).unwrap();
     assert_eq!(output.len(), engine.embedding_len());
-    engine.trace(&input).unwrap();
+    Tracer::load(&net.bundle(), Isa::Scalar).unwrap().run(&input).unwrap();
     true
 }
 

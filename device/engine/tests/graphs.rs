@@ -7,16 +7,24 @@ mod naive;
 use common::{Net, branched_net, float_net, mobile_net, open, seeded, square};
 use graft_bundle::DataType;
 use graft_bundle::file::{Case, CaseInput};
-use graft_engine::{EmbedError, Engine, SelfTestError};
+use graft_engine::{EmbedError, Engine, Isa, SelfTestError, Tracer, available_isas};
 use naive::Values;
 
 fn agrees_with_naive(net: &Net) {
+    for isa in available_isas() {
+        agrees_with_naive_on(net, isa, 1);
+        agrees_with_naive_on(net, isa, 3);
+    }
+}
+
+fn agrees_with_naive_on(net: &Net, isa: Isa, n_threads: usize) {
     let bundle = net.bundle();
-    let mut engine = Engine::load(&bundle).unwrap();
+    let mut engine = Engine::load_with(&bundle, isa, n_threads).unwrap();
+    let mut tracer = Tracer::load(&bundle, isa).unwrap();
     for seed in 0..3 {
         let input = seeded(seed, engine.input_len());
         let expected = naive::evaluate(&bundle, &input);
-        let traced = engine.trace(&input).unwrap();
+        let traced = tracer.run(&input).unwrap();
         assert_eq!(traced.len(), bundle.graph().tensors.len());
         for (id, values) in &traced {
             let bits = |values: &[f32]| values.iter().map(|v| v.to_bits()).collect::<Vec<_>>();

@@ -10,6 +10,8 @@
 //! - dense, i8 input: patches of `PIXELS` output pixels against two rows of weights;
 //! - dense, i16 input: centred values take 17 bits, so each window element is multiplied in i32, without a patch.
 
+use core::ops::Range;
+
 use crate::requantize::{Requantize, requantize, requantize_row};
 use crate::view::{Activation, Dims, View, ViewMut, Window};
 use crate::{Isa, KernelError, expect_len};
@@ -76,6 +78,32 @@ impl ConvShape {
     /// i16 values of scratch that [`conv`] needs.
     pub fn scratch_len(&self) -> usize {
         if self.is_depthwise() { 0 } else { self.row_len().saturating_mul(PIXELS) }
+    }
+
+    /// The convolution that gives these output rows alone, and the input rows that it reads: output row 0 of it is row
+    /// `rows.start` of this one. `None` if there is no row, or they lie wholly in the padding.
+    pub fn rows(&self, rows: Range<usize>) -> Option<(ConvShape, Range<usize>)> {
+        let window = &self.window;
+        if rows.is_empty() || rows.end > self.output.h {
+            return None;
+        }
+        // In rows of the padded input.
+        let start = rows.start.checked_mul(window.stride[0])?;
+        let reach = window.kernel[0].checked_sub(1)?.checked_mul(window.dilation[0])?.checked_add(1)?;
+        let end = (rows.end - 1).checked_mul(window.stride[0])?.checked_add(reach)?;
+        let pad = window.pad_before[0];
+        let source = start.saturating_sub(pad)..end.saturating_sub(pad).min(self.input.h);
+        let part = ConvShape {
+            input: Dims { h: source.len(), ..self.input },
+            output: Dims { h: rows.len(), ..self.output },
+            window: Window {
+                pad_before: [pad.saturating_sub(start), window.pad_before[1]],
+                pad_after: [end.saturating_sub(pad + self.input.h), window.pad_after[1]],
+                ..*window
+            },
+            groups: self.groups,
+        };
+        part.is_consistent().then_some((part, source))
     }
 
     /// Lays weights out for [`conv`].

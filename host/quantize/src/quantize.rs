@@ -7,7 +7,7 @@ use std::time::Instant;
 use graft_bundle::file::{Case, CaseInput, Draft};
 use graft_bundle::manifest::seeded_bytes;
 use graft_bundle::{Bundle, UncheckedBundle};
-use graft_engine::Engine;
+use graft_engine::{Engine, Tracer};
 use graft_input::{Limits, decode_npy};
 
 use crate::calibrate::{Calibration, Probe};
@@ -326,7 +326,7 @@ fn load_bundle(bytes: &[u8]) -> Result<(Bundle, Engine), QuantizeError> {
     let unchecked = UncheckedBundle::read(bytes.to_vec()).map_err(|e| failed(&e))?;
     let bundle = unchecked.check().map_err(|e| failed(&e))?;
     let isa = graft_engine::detect_isa().map_err(|e| failed(&e))?;
-    let engine = Engine::load_with(&bundle, isa).map_err(|e| failed(&e))?;
+    let engine = Engine::load_with(&bundle, isa, 1).map_err(|e| failed(&e))?;
     Ok((bundle, engine))
 }
 
@@ -362,8 +362,15 @@ impl Made {
         }
         let values: Vec<ValueId> = prepared.graph.nodes.iter().map(|n| n.output).collect();
         let probe = Probe::new(model, &prepared.graph, &values, true)?;
-        let pair =
-            Pair { engine: &mut self.engine, probe: &probe, graph: &prepared.graph, tensors: &self.integer.tensors };
+        let failed = |e: graft_engine::LoadError| QuantizeError::Bundle { message: e.to_string() };
+        let mut tracer = Tracer::load(&self.bundle, self.engine.isa()).map_err(failed)?;
+        let pair = Pair {
+            engine: &mut self.engine,
+            tracer: &mut tracer,
+            probe: &probe,
+            graph: &prepared.graph,
+            tensors: &self.integer.tensors,
+        };
         verify(pair, samples, &model.input, picture, &prepared.input)
     }
 

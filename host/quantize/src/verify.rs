@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use graft_bundle::TensorId;
-use graft_engine::Engine;
+use graft_engine::{Engine, Tracer};
 
 use crate::calibrate::Probe;
 use crate::error::QuantizeError;
@@ -24,6 +24,8 @@ pub(crate) struct Verified {
 /// Two networks that should agree, and what translates between them.
 pub(crate) struct Pair<'a> {
     pub engine: &'a mut Engine,
+    /// Of the same bundle.
+    pub tracer: &'a mut Tracer,
     pub probe: &'a Probe,
     pub graph: &'a FloatGraph,
     pub tensors: &'a HashMap<ValueId, TensorId>,
@@ -40,7 +42,7 @@ pub(crate) fn verify(
     picture: Option<&PictureInput>,
     quantized: &QuantizedInput,
 ) -> Result<Verified, QuantizeError> {
-    let Pair { engine, probe, graph, tensors } = pair;
+    let Pair { engine, tracer, probe, graph, tensors } = pair;
     let bundle = |message: String| QuantizeError::Bundle { message };
     let mut found = Verified::default();
     let mut energies: HashMap<ValueId, [f64; 2]> = HashMap::new();
@@ -48,7 +50,7 @@ pub(crate) fn verify(
         let tensor = sample.tensor(quantized).map_err(bundle)?;
         let embedding = engine.embed(&tensor).map_err(|e| bundle(e.to_string()))?;
         let traced: HashMap<TensorId, Vec<f32>> =
-            engine.trace(&tensor).map_err(|e| bundle(e.to_string()))?.into_iter().collect();
+            tracer.run(&tensor).map_err(|e| bundle(e.to_string()))?.into_iter().collect();
         let float = probe.values(&sample.floats(input, picture))?;
         let embedding: Vec<f32> = embedding.iter().map(|e| f32::from(*e)).collect();
         found.cosines.push(cosine(&embedding, &float.output));

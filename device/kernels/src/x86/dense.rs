@@ -7,7 +7,7 @@
 use core::arch::x86_64::*;
 
 use super::header::{
-    BLOCK, DOUBLE, HEADER_LINES, Header, INTEGER, LANES, SINGLE, Target, channel_of, first_of_16, first_of_64,
+    BLOCK, DOUBLE, HALF, HEADER_LINES, Header, INTEGER, LANES, SINGLE, Target, channel_of, first_of_16, first_of_64,
 };
 use crate::conv::ConvShape;
 use crate::packed::{Layer, Line};
@@ -74,7 +74,7 @@ pub(super) fn pack(shape: &ConvShape, layer: &Layer<'_>, packed: &mut [Line]) {
             let weights = &mut block[HEADER_LINES..];
             for vector in 0..n_vectors {
                 for lane in 0..LANES {
-                    let channel = channel_of(n == BLOCK, vector, lane);
+                    let channel = channel_of(n, vector, lane);
                     let row: &[i8] = if channel < n { row_of(first + channel) } else { &[] };
                     for at in 0..depth(shape) {
                         let w = row.get(at).copied().unwrap_or(0);
@@ -179,7 +179,13 @@ impl Job<'_> {
             let out = &mut out[first * self.stride..];
             assert!(out.len() >= (n - 1) * self.stride + self.n_channels);
             // SAFETY: `patches` holds P patches, and `out` was just measured.
-            unsafe { self.pass::<V, P, FORM>(patches.as_ptr(), n, out.as_mut_ptr()) };
+            unsafe {
+                if n == P {
+                    self.whole_pass::<V, P, FORM>(patches.as_ptr(), out.as_mut_ptr());
+                } else {
+                    self.last_pass::<V, P, FORM>(patches.as_ptr(), n, out.as_mut_ptr());
+                }
+            }
         }
     }
 
@@ -211,35 +217,54 @@ impl Job<'_> {
                     }
                 }
             }
-            // Through memory: the rest walks over them, and must not keep them from registers up to here.
-            let mut sums = [[_mm512_setzero_si512(); V]; P];
-            for (sums, acc) in sums.iter_mut().zip(&acc) {
-                for (sum, acc) in sums.iter_mut().zip(acc) {
-                    _mm512_store_si512((sum as *mut __m512i).cast(), *acc);
-                }
-            }
-            sums
+            acc
         }
     }
 
-    /// One pass: sums, then results of the first `n` pixels.
+    /// One pass, all of whose pixels count. Every loop has a known length, so that sums never leave the registers: vector
+    /// stores are slow on some CPUs.
     #[inline(always)]
-    unsafe fn pass<const V: usize, const P: usize, const FORM: u32>(&self, patches: *const u8, n: usize, out: *mut i8) {
+    unsafe fn whole_pass<const V: usize, const P: usize, const FORM: u32>(&self, patches: *const u8, out: *mut i8) {
         unsafe {
             let sums = self.accumulate::<V, P>(patches);
-            let is_block = V == 4 && self.n_channels == BLOCK;
-            for (p, acc) in sums.iter().enumerate().take(n) {
-                let out = out.add(p * self.stride);
-                let mut results = [_mm512_setzero_si512(); 4];
-                for (v, acc) in acc.iter().enumerate() {
-                    results[v] = self.header.requantize::<FORM>(*acc, v, self.target);
-                }
-                if is_block {
-                    _mm512_storeu_si512(out.cast(), self.target.narrow_block(results));
-                } else {
-                    for (v, result) in results.into_iter().enumerate().take(V) {
-                        self.target.store(result, self.n_channels - v * LANES, out.add(v * LANES));
-                    }
+            for (p, sums) in sums.into_iter().enumerate() {
+                self.finish::<V, FORM>(sums, out.add(p * self.stride));
+            }
+        }
+    }
+
+    /// The pass that ends with its first `n` pixels.
+    #[inline(never)]
+    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
+    unsafe fn last_pass<const V: usize, const P: usize, const FORM: u32>(
+        &self,
+        patches: *const u8,
+        n: usize,
+        out: *mut i8,
+    ) {
+        unsafe {
+            let sums = self.accumulate::<V, P>(patches);
+            for (p, sums) in sums.into_iter().enumerate().take(n) {
+                self.finish::<V, FORM>(sums, out.add(p * self.stride));
+            }
+        }
+    }
+
+    /// From sums to the channels of one pixel.
+    #[inline(always)]
+    unsafe fn finish<const V: usize, const FORM: u32>(&self, sums: [__m512i; V], out: *mut i8) {
+        unsafe {
+            let mut results = [_mm512_setzero_si512(); 4];
+            for (v, sum) in sums.into_iter().enumerate() {
+                results[v] = self.header.requantize::<FORM>(sum, v, self.target);
+            }
+            if V == 4 && self.n_channels == BLOCK {
+                _mm512_storeu_si512(out.cast(), self.target.narrow_block(results));
+            } else if V == 2 && self.n_channels == HALF {
+                _mm256_storeu_si256(out.cast(), self.target.narrow_half([results[0], results[1]]));
+            } else {
+                for (v, result) in results.into_iter().enumerate().take(V) {
+                    self.target.store(result, self.n_channels - v * LANES, out.add(v * LANES));
                 }
             }
         }
@@ -264,7 +289,8 @@ unsafe fn gather(
     let (depth, channel) = (depth(shape), group * in_per_group);
     let [kernel_h, kernel_w] = window.kernel;
     let padding = zero_point as u8 ^ 0x80;
-    if shape.patch_len() == dims.c
+    if window.kernel == [1, 1]
+        && in_per_group == dims.c
         && window.stride == [1, 1]
         && dims.n_pixels() == shape.output.n_pixels()
         && depth == dims.c

@@ -2,11 +2,13 @@
 //!
 //! Four rows of input are interleaved byte by byte, so that one multiply-add meets four taps of a column of the window.
 //! With stride 1 two output rows share them: the second has its weights one byte further. Full blocks of 64 channels,
-//! then single vectors of 16; a block goes through the whole picture before the next one.
+//! then one of 32, then single vectors of 16; a block goes through the whole picture before the next one.
 
 use core::arch::x86_64::*;
 
-use super::header::{BLOCK, DOUBLE, HEADER_LINES, Header, INTEGER, LANES, SINGLE, Target, channel_of, first_of_16};
+use super::header::{
+    BLOCK, DOUBLE, HALF, HEADER_LINES, Header, INTEGER, LANES, SINGLE, Target, channel_of, first_of_16,
+};
 use crate::conv::ConvShape;
 use crate::packed::{Layer, Line};
 use crate::requantize::Clamp;
@@ -18,7 +20,7 @@ const COLUMNS_MAX: usize = 12;
 
 /// Output rows of one pass.
 fn n_rows(shape: &ConvShape) -> usize {
-    if shape.window.stride[0] == 1 && shape.window.dilation[0] == 1 && shape.output.h > 1 { 2 } else { 1 }
+    if shape.window.stride[0] == 1 && shape.window.dilation[0] == 1 { 2 } else { 1 }
 }
 
 /// Quads that hold all taps of a column for that many output rows.
@@ -30,6 +32,7 @@ fn n_quads(shape: &ConvShape) -> usize {
 fn block_at(shape: &ConvShape, first: usize) -> (usize, usize) {
     match shape.output.c - first {
         BLOCK.. => (BLOCK, BLOCK / LANES),
+        HALF.. => (HALF, HALF / LANES),
         left => (left.min(LANES), 1),
     }
 }
@@ -37,8 +40,8 @@ fn block_at(shape: &ConvShape, first: usize) -> (usize, usize) {
 /// First channels of all blocks.
 fn firsts(shape: &ConvShape) -> impl Iterator<Item = usize> {
     let c = shape.output.c;
-    let full = c / BLOCK * BLOCK;
-    (0..full).step_by(BLOCK).chain((full..c).step_by(LANES))
+    let (full, half) = (c / BLOCK * BLOCK, c / HALF * HALF);
+    (0..full).step_by(BLOCK).chain((full..half).step_by(HALF)).chain((half..c).step_by(LANES))
 }
 
 /// Header, then `[kernel_w, n_quads, n_vectors, n_rows]` lines of weights.
@@ -57,7 +60,7 @@ fn n_columns(shape: &ConvShape) -> usize {
 }
 
 pub(super) fn scratch_lines(shape: &ConvShape) -> usize {
-    n_columns(shape) * n_quads(shape) * if shape.output.c >= BLOCK { BLOCK / LANES } else { 1 }
+    n_columns(shape) * n_quads(shape) * block_at(shape, 0).1
 }
 
 pub(super) fn pack(shape: &ConvShape, layer: &Layer<'_>, packed: &mut [Line]) {
@@ -77,7 +80,7 @@ pub(super) fn pack(shape: &ConvShape, layer: &Layer<'_>, packed: &mut [Line]) {
                 for vector in 0..n_vectors {
                     for (row, line) in (0..n_rows).zip(&mut lines) {
                         for (i, byte) in line.0.iter_mut().enumerate() {
-                            let channel = channel_of(n == BLOCK, vector, i / QUAD);
+                            let channel = channel_of(n, vector, i / QUAD);
                             let ky = (quad * QUAD + i % QUAD).checked_sub(row).filter(|ky| *ky < kernel_h);
                             *byte = match ky {
                                 Some(ky) if channel < n => row_of(first + channel)[ky * kernel_w + kx] as u8,
@@ -152,19 +155,25 @@ impl Job<'_> {
     unsafe fn run(&self, columns: &[Line], n_rows: usize, first: usize, out: &mut [i8]) {
         // SAFETY: passed on.
         unsafe {
-            match (self.n == BLOCK, self::n_rows(self.shape), self.header.form()) {
-                (true, 2, SINGLE) => self.passes::<4, 2, 3, SINGLE>(columns, n_rows, first, out),
-                (true, 2, DOUBLE) => self.passes::<4, 2, 3, DOUBLE>(columns, n_rows, first, out),
-                (true, 2, _) => self.passes::<4, 2, 3, INTEGER>(columns, n_rows, first, out),
-                (true, _, SINGLE) => self.passes::<4, 1, 6, SINGLE>(columns, n_rows, first, out),
-                (true, _, DOUBLE) => self.passes::<4, 1, 6, DOUBLE>(columns, n_rows, first, out),
-                (true, _, _) => self.passes::<4, 1, 6, INTEGER>(columns, n_rows, first, out),
-                (false, 2, SINGLE) => self.passes::<1, 2, 7, SINGLE>(columns, n_rows, first, out),
-                (false, 2, DOUBLE) => self.passes::<1, 2, 7, DOUBLE>(columns, n_rows, first, out),
-                (false, 2, _) => self.passes::<1, 2, 7, INTEGER>(columns, n_rows, first, out),
-                (false, _, SINGLE) => self.passes::<1, 1, 7, SINGLE>(columns, n_rows, first, out),
-                (false, _, DOUBLE) => self.passes::<1, 1, 7, DOUBLE>(columns, n_rows, first, out),
-                (false, _, _) => self.passes::<1, 1, 7, INTEGER>(columns, n_rows, first, out),
+            match (self.n, self::n_rows(self.shape), self.header.form()) {
+                (BLOCK, 2, SINGLE) => self.passes::<4, 2, 3, SINGLE>(columns, n_rows, first, out),
+                (BLOCK, 2, DOUBLE) => self.passes::<4, 2, 3, DOUBLE>(columns, n_rows, first, out),
+                (BLOCK, 2, _) => self.passes::<4, 2, 3, INTEGER>(columns, n_rows, first, out),
+                (BLOCK, _, SINGLE) => self.passes::<4, 1, 6, SINGLE>(columns, n_rows, first, out),
+                (BLOCK, _, DOUBLE) => self.passes::<4, 1, 6, DOUBLE>(columns, n_rows, first, out),
+                (BLOCK, _, _) => self.passes::<4, 1, 6, INTEGER>(columns, n_rows, first, out),
+                (HALF, 2, SINGLE) => self.passes::<2, 2, 4, SINGLE>(columns, n_rows, first, out),
+                (HALF, 2, DOUBLE) => self.passes::<2, 2, 4, DOUBLE>(columns, n_rows, first, out),
+                (HALF, 2, _) => self.passes::<2, 2, 4, INTEGER>(columns, n_rows, first, out),
+                (HALF, _, SINGLE) => self.passes::<2, 1, 8, SINGLE>(columns, n_rows, first, out),
+                (HALF, _, DOUBLE) => self.passes::<2, 1, 8, DOUBLE>(columns, n_rows, first, out),
+                (HALF, _, _) => self.passes::<2, 1, 8, INTEGER>(columns, n_rows, first, out),
+                (_, 2, SINGLE) => self.passes::<1, 2, 7, SINGLE>(columns, n_rows, first, out),
+                (_, 2, DOUBLE) => self.passes::<1, 2, 7, DOUBLE>(columns, n_rows, first, out),
+                (_, 2, _) => self.passes::<1, 2, 7, INTEGER>(columns, n_rows, first, out),
+                (_, _, SINGLE) => self.passes::<1, 1, 7, SINGLE>(columns, n_rows, first, out),
+                (_, _, DOUBLE) => self.passes::<1, 1, 7, DOUBLE>(columns, n_rows, first, out),
+                (_, _, _) => self.passes::<1, 1, 7, INTEGER>(columns, n_rows, first, out),
             }
         }
     }
@@ -189,22 +198,55 @@ impl Job<'_> {
             // outputs of columns before `dims.w`.
             unsafe {
                 let at = columns.as_ptr().add(ox * stride * self.n_quads * V);
+                let out = out.as_mut_ptr().add(ox * dims.c + first);
+                let n = dims.w - ox;
                 let sums = self.accumulate::<V, R, X>(at, stride, dilation, kernel_w);
-                for (r, sums) in sums.iter().enumerate().take(n_rows) {
-                    let out = out.as_mut_ptr().add((r * dims.w + ox) * dims.c + first);
-                    for (x, sums) in sums.iter().enumerate().take(dims.w - ox) {
-                        let out = out.add(x * dims.c);
-                        let mut results = [_mm512_setzero_si512(); 4];
-                        for (v, sum) in sums.iter().enumerate() {
-                            results[v] = self.header.requantize::<FORM>(*sum, v, self.target);
-                        }
-                        if V == 4 {
-                            _mm512_storeu_si512(out.cast(), self.target.narrow_block(results));
-                        } else {
-                            self.target.store(results[0], self.n, out);
+                if n_rows == R && n >= X {
+                    // Every loop has a known length, as in `dense`.
+                    for (r, sums) in sums.into_iter().enumerate() {
+                        for (x, sums) in sums.into_iter().enumerate() {
+                            self.finish::<V, FORM>(sums, out.add((r * dims.w + x) * dims.c));
                         }
                     }
+                } else {
+                    self.finish_some::<V, R, X, FORM>(&sums, [n_rows, n], out);
                 }
+            }
+        }
+    }
+
+    /// The first rows and columns of a pass; apart, so that their sums alone go through memory.
+    #[inline(never)]
+    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
+    unsafe fn finish_some<const V: usize, const R: usize, const X: usize, const FORM: u32>(
+        &self,
+        sums: &[[[__m512i; V]; X]; R],
+        [n_rows, n]: [usize; 2],
+        out: *mut i8,
+    ) {
+        let dims = self.shape.output;
+        for (r, sums) in sums.iter().enumerate().take(n_rows) {
+            for (x, sums) in sums.iter().enumerate().take(n) {
+                // SAFETY: passed on.
+                unsafe { self.finish::<V, FORM>(*sums, out.add((r * dims.w + x) * dims.c)) };
+            }
+        }
+    }
+
+    /// From sums to the channels of one pixel.
+    #[inline(always)]
+    unsafe fn finish<const V: usize, const FORM: u32>(&self, sums: [__m512i; V], out: *mut i8) {
+        unsafe {
+            let mut results = [_mm512_setzero_si512(); 4];
+            for (v, sum) in sums.into_iter().enumerate() {
+                results[v] = self.header.requantize::<FORM>(sum, v, self.target);
+            }
+            if V == 4 {
+                _mm512_storeu_si512(out.cast(), self.target.narrow_block(results));
+            } else if V == 2 {
+                _mm256_storeu_si256(out.cast(), self.target.narrow_half([results[0], results[1]]));
+            } else {
+                self.target.store(results[0], self.n, out);
             }
         }
     }
@@ -247,14 +289,7 @@ impl Job<'_> {
                     }
                 }
             }
-            // Through memory, as in `dense`.
-            let mut sums = [[[_mm512_setzero_si512(); V]; X]; R];
-            for (sums, acc) in sums.as_flattened_mut().iter_mut().zip(acc.as_flattened()) {
-                for (sum, acc) in sums.iter_mut().zip(acc) {
-                    _mm512_store_si512((sum as *mut __m512i).cast(), *acc);
-                }
-            }
-            sums
+            acc
         }
     }
 }
@@ -309,6 +344,22 @@ unsafe fn interleave(
                 _mm512_store_si512(to.add(1).cast(), _mm512_unpackhi_epi16(low, low2));
                 _mm512_store_si512(to.add(2).cast(), _mm512_unpacklo_epi16(high, high2));
                 _mm512_store_si512(to.add(3).cast(), _mm512_unpackhi_epi16(high, high2));
+            } else if n == HALF {
+                let (padding, sign) = (_mm512_castsi512_si256(padding), _mm512_castsi512_si256(sign));
+                let mut quad = [padding; QUAD];
+                for (quad, row) in quad.iter_mut().zip(&rows) {
+                    if let Some(row) = row {
+                        *quad = _mm256_xor_si256(_mm256_loadu_si256(row.as_ptr().add(x * c + first).cast()), sign);
+                    }
+                }
+                let [a, b, c, d] = quad;
+                let (low, high) = (_mm256_unpacklo_epi8(a, b), _mm256_unpackhi_epi8(a, b));
+                let (low2, high2) = (_mm256_unpacklo_epi8(c, d), _mm256_unpackhi_epi8(c, d));
+                let to = to.cast::<__m256i>();
+                _mm256_store_si256(to, _mm256_unpacklo_epi16(low, low2));
+                _mm256_store_si256(to.add(1), _mm256_unpacklo_epi16(high, high2));
+                _mm256_store_si256(to.add(2), _mm256_unpackhi_epi16(low, low2));
+                _mm256_store_si256(to.add(3), _mm256_unpackhi_epi16(high, high2));
             } else {
                 let mask = first_of_16(n);
                 let (padding, sign) = (_mm512_castsi512_si128(padding), _mm512_castsi512_si128(sign));

@@ -9,6 +9,8 @@ use crate::requantize::{Clamp, MULTIPLIER_BITS};
 pub(super) const LANES: usize = 16;
 /// Channels of a full block: four vectors, one vector of results.
 pub(super) const BLOCK: usize = 64;
+/// Channels of half a block: two vectors, half a vector of results.
+pub(super) const HALF: usize = BLOCK / 2;
 /// Bits of 3 * 2^22 as f32: an integer below 2^22 in magnitude, added to them, reads as that float plus the integer.
 const MAGIC: i32 = 0x4B40_0000;
 
@@ -38,10 +40,16 @@ pub(super) const HEADER_LINES: usize = size_of::<Header>() / size_of::<Line>();
 
 const _: () = assert!(size_of::<Header>() == 13 * size_of::<Line>() && align_of::<Header>() == align_of::<Line>());
 
-/// Channel of the block at lane `lane` of vector `vector`. Full blocks are narrowed by `packs`, which works in quarters:
-/// there a quarter of four vectors is 16 neighbouring channels.
-pub(super) fn channel_of(is_full: bool, vector: usize, lane: usize) -> usize {
-    if is_full { lane / 4 * LANES + vector * 4 + lane % 4 } else { vector * LANES + lane }
+/// Channel at lane `lane` of vector `vector` of a block of `n` channels. Full and half blocks are narrowed by `packs`,
+/// which works in quarters: there a quarter of all vectors is neighbouring channels. The quarters of half blocks are in
+/// the order in which [`depthwise`](super::depthwise) interleaves them.
+pub(super) fn channel_of(n: usize, vector: usize, lane: usize) -> usize {
+    let (quarter, rest) = (lane / 4, vector * 4 + lane % 4);
+    match n {
+        BLOCK => quarter * LANES + rest,
+        HALF => [0, 2, 1, 3][quarter] * (HALF / 4) + rest,
+        _ => vector * LANES + lane,
+    }
 }
 
 impl Header {
@@ -58,7 +66,7 @@ impl Header {
         header.form = form as u32;
         for vector in 0..BLOCK / LANES {
             for lane in 0..LANES {
-                let (at, channel) = (vector * LANES + lane, channel_of(n == BLOCK, vector, lane));
+                let (at, channel) = (vector * LANES + lane, channel_of(n, vector, lane));
                 if channel >= n {
                     continue;
                 }
@@ -202,6 +210,21 @@ impl Target {
             let [a, b, c, d] = results;
             let bytes = _mm512_packs_epi16(_mm512_packs_epi32(a, b), _mm512_packs_epi32(c, d));
             _mm512_max_epi8(_mm512_min_epi8(bytes, self.high), self.low)
+        }
+    }
+
+    /// Two vectors of half a block to 32 channels in order.
+    ///
+    /// # Safety
+    /// AVX-512 F and BW.
+    #[inline(always)]
+    pub unsafe fn narrow_half(&self, results: [__m512i; 2]) -> __m256i {
+        unsafe {
+            let [a, b] = results;
+            let bytes = _mm512_cvtsepi16_epi8(_mm512_packs_epi32(a, b));
+            let bytes = _mm256_permute4x64_epi64(bytes, 0b11_01_10_00);
+            let (low, high) = (_mm512_castsi512_si256(self.low), _mm512_castsi512_si256(self.high));
+            _mm256_max_epi8(_mm256_min_epi8(bytes, high), low)
         }
     }
 
