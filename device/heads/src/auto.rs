@@ -2,7 +2,7 @@
 
 use graft_wire::message::{ChoiceReason, HeadKind, Protocol};
 
-use crate::folds::{Plan, Predictions};
+use crate::folds::{Fold, Plan, Predictions};
 use crate::leave_out::left_out_scores;
 use crate::ncm::Ncm;
 use crate::ridge::{Ridge, System};
@@ -63,11 +63,7 @@ pub(crate) fn ncm_predictions(training: &Training<'_>, plan: &Plan) -> Predictio
     let mut predictions = Predictions::none(training.samples.len());
     let whole = ClassSums::of(training);
     for fold in &plan.folds {
-        let mut sums = whole.clone();
-        for i in &fold.removed {
-            sums.remove(training.samples[*i].class, training.samples[*i].embedding);
-        }
-        let means = sums.means();
+        let means = means_without(training, &whole, fold);
         let ncm = Ncm::fit(&means);
         for i in &fold.test {
             // Without any direction all scores are 0, and the tie goes to the smallest label.
@@ -76,6 +72,15 @@ pub(crate) fn ncm_predictions(training: &Training<'_>, plan: &Plan) -> Predictio
         }
     }
     predictions
+}
+
+/// Class means without a fold, exactly those of a set that never held it.
+pub(crate) fn means_without(training: &Training<'_>, whole: &ClassSums, fold: &Fold) -> ClassMeans {
+    let mut sums = whole.clone();
+    for i in &fold.removed {
+        sums.remove(training.samples[*i].class, training.samples[*i].embedding);
+    }
+    sums.means()
 }
 
 /// Per fold the ridge head fitted without it, at the kappa of the whole set, in closed form.

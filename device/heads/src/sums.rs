@@ -128,6 +128,11 @@ impl ClassMeans {
         self.total.iter().map(|total| *total as f64 / self.steps() as f64).collect()
     }
 
+    /// Class mean, `[D]`, for the k-th class that has samples; one rounding each.
+    pub fn mean(&self, k: usize) -> impl Iterator<Item = f64> + '_ {
+        self.rows[k * self.embedding_len..][..self.embedding_len].iter().map(|steps| *steps as f64 / STEPS as f64)
+    }
+
     /// Class mean minus centre, `[D]`, for the k-th class that has samples; one rounding each.
     pub fn centred_mean(&self, k: usize) -> Vec<f64> {
         let row = &self.rows[k * self.embedding_len..][..self.embedding_len];
