@@ -68,6 +68,9 @@ impl Embeddings {
     }
 
     /// Sample `i` under `label`, an input and a session of its own.
+    ///
+    /// # Errors
+    /// If `label` is none.
     pub fn meta(&self, i: usize, label: &str) -> Result<SampleMeta> {
         let digest = Digest::of(&(i as u64).to_le_bytes());
         let mut session = [0; 8];
@@ -87,11 +90,37 @@ impl Embeddings {
     /// # Errors
     /// If an embedding is none.
     pub fn set(&self, samples: &[usize]) -> Result<SampleSet> {
+        self.set_as(samples.iter().map(|i| (*i, &self.labels[*i][..])))
+    }
+
+    /// The set of some samples under given labels.
+    ///
+    /// # Errors
+    /// If an embedding or a label is none.
+    pub fn set_as<'a>(&self, samples: impl IntoIterator<Item = (usize, &'a str)>) -> Result<SampleSet> {
         let mut set = SampleSet::new(SpaceId([0; 32]), self.rows.first().map_or(0, Vec::len));
-        for i in samples {
-            set.insert(self.meta(*i, &self.labels[*i])?, &self.rows[*i])?;
+        for (i, label) in samples {
+            set.insert(self.meta(i, label)?, &self.rows[i])?;
         }
         Ok(set)
+    }
+}
+
+/// Knuth's MMIX linear congruential generator: the same draws everywhere.
+pub struct Random(pub u64);
+
+impl Random {
+    /// A number in `0..bound`.
+    pub fn below(&mut self, bound: usize) -> usize {
+        self.0 = self.0.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
+        ((self.0 >> 33) as usize * bound) >> 31
+    }
+
+    /// Brings a slice into random order.
+    pub fn shuffle<T>(&mut self, items: &mut [T]) {
+        for i in (1..items.len()).rev() {
+            items.swap(i, self.below(i + 1));
+        }
     }
 }
 

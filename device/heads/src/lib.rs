@@ -7,6 +7,7 @@
 //! - [`head`]: training, classification, and the bytes of a head ([`format`](mod@format));
 //! - [`mod@evaluate`]: leave-one-session-out and leave-one-out; `auto` chooses a head with it;
 //! - [`calibration`]: p-values that reject the unknown at a stated rate (`known` is their score), probabilities;
+//! - [`mod@suspects`], [`mod@duplicates`]: samples to look at; [`compare`]: a new head against the old one;
 //! - `ncm`, `ridge`: the two solvers, on integer sums (`sums`) and one symmetric factorisation (`tridiagonal`).
 //!
 //! Same set, same bits, on every CPU: sums are integers, centring happens in integers, and all that is floating
@@ -23,6 +24,8 @@ extern crate std;
 mod auto;
 pub mod calibration;
 mod calibration_format;
+pub mod compare;
+pub mod duplicates;
 pub mod evaluate;
 mod folds;
 pub mod format;
@@ -33,6 +36,7 @@ mod ncm;
 mod ridge;
 pub mod set;
 mod sums;
+pub mod suspects;
 #[cfg(test)]
 mod synthetic;
 mod temperature;
@@ -41,8 +45,11 @@ mod tridiagonal;
 mod vector;
 
 pub use calibration::{CalibrateError, Calibration};
+pub use compare::Comparison;
+pub use duplicates::{Duplicates, duplicates};
 pub use evaluate::{EvaluateError, Evaluation, evaluate, wilson_interval};
 pub use format::HeadFormatError;
 pub use head::{Classified, Head, Judged};
 pub use set::{Inserted, MergeCounts, SampleSet, SetError};
+pub use suspects::{Suspect, Suspects, suspects};
 pub use training::TrainError;
