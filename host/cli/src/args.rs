@@ -79,7 +79,8 @@ pub enum Command {
     /// Classify files on a board.
     #[command(after_help = EXIT_CODES)]
     Predict(PredictArgs),
-    /// Measure accuracy: on a folder, or by leaving out sessions of the board's own samples.
+    /// Measure accuracy: on a folder, or by leaving out sessions of the board's own samples; then also which samples to
+    /// look at.
     #[command(after_help = EXIT_CODES)]
     Eval(EvalArgs),
     /// Pull sample sets and heads of boards into the host store and merge them.
@@ -369,7 +370,12 @@ pub struct TrainArgs {
     /// Which head.
     #[arg(long, value_name = "HEAD", default_value = "auto")]
     pub head: HeadArg,
-    /// Train although the board's head was pushed and knows more samples than the board holds.
+    /// Share of known inputs that may be rejected, e.g. 0.05; whatever looks less known than all but this share of the
+    /// samples is unknown. Needs 1 / RATE - 1 samples. Without it nothing is rejected.
+    #[arg(long, value_name = "RATE", value_parser = rate)]
+    pub unknown: Option<f64>,
+    /// Activate the head although the board's present one was pushed and knows more samples than the board holds, or
+    /// gets 5 % more of the samples right that both know.
     #[arg(long)]
     pub force: bool,
 }
@@ -448,6 +454,14 @@ fn fraction(text: &str) -> Result<f64, String> {
     }
 }
 
+/// A fraction that is neither none nor all.
+fn rate(text: &str) -> Result<f64, String> {
+    match fraction(text)? {
+        rate if rate > 0.0 && rate < 1.0 => Ok(rate),
+        _ => Err("a rate of false rejects is more than 0 and less than 1, e.g. 0.05".into()),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -509,6 +523,9 @@ mod tests {
             "graft sim --devices 0 --pty",
             "graft eval --min-accuracy 90",
             "graft train -q -v",
+            "graft train --unknown 0",
+            "graft train --unknown 1",
+            "graft train --unknown 5",
         ] {
             let error = parse(line).expect_err(line);
             assert!(!matches!(error.kind(), ErrorKind::DisplayVersion), "{line}");

@@ -15,6 +15,7 @@ pub mod inspect;
 pub mod predict;
 pub mod push;
 pub mod quantize;
+mod review;
 pub mod samples;
 pub mod sim;
 pub mod sync;
