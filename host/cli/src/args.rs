@@ -89,6 +89,9 @@ pub enum Command {
     /// Send the merged set of the host store to boards.
     #[command(after_help = EXIT_CODES)]
     Push(PushArgs),
+    /// Write a board's head as a file for other programs.
+    #[command(after_help = EXIT_CODES)]
+    Export(ExportArgs),
     /// Simulated boards: list them, or run some on pseudo terminals.
     #[command(after_help = EXIT_CODES)]
     Sim(SimArgs),
@@ -431,6 +434,28 @@ pub struct PushArgs {
     /// Say what would be sent; send nothing.
     #[arg(long)]
     pub dry_run: bool,
+}
+
+/// `graft export`.
+#[derive(Args, Clone, Debug)]
+pub struct ExportArgs {
+    /// onnx runs anywhere (int8 embedding in, label and scores out); safetensors and npz hold the numbers.
+    #[arg(long, value_name = "FORMAT", default_value = "onnx")]
+    pub format: ExportFormat,
+    /// The file to write.
+    #[arg(short, long, value_name = "FILE")]
+    pub output: PathBuf,
+}
+
+/// `--format`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum ExportFormat {
+    /// For ONNX Runtime and others.
+    Onnx,
+    /// Tensors with metadata.
+    Safetensors,
+    /// For numpy.
+    Npz,
 }
 
 /// `graft sim`.
