@@ -2,7 +2,8 @@
 """Data for the programs `unknowns` and `mislabels`: embeddings of the asset data sets, and seeded draws from them.
 
 usage: unknowns.py embed ASSETS CACHE          writes CACHE/NAME.emb; what is there is kept
-       unknowns.py draw CACHE [--draws 200]    writes CACHE/NAME.draws
+       unknowns.py draw CACHE [--draws 200] [--seed 0] [--shots N]    writes CACHE/NAME.draws; N: 5 classes (flowers: 4)
+           with N shots instead of the table's
        unknowns.py peers CACHE                 unknowns that scikit-learn's methods reject on the same draws
 Install: numpy scikit-learn; for embed also onnxruntime pillow scipy. A data set that is absent is skipped with one line.
 
@@ -162,11 +163,14 @@ if __name__ == "__main__":
     p.add_argument("dirs", nargs="+")
     p.add_argument("--draws", type=int, default=200)
     p.add_argument("--seed", type=int, default=0)
+    p.add_argument("--shots", type=int)
     a = p.parse_args()
     cache = a.dirs[-1]
     os.makedirs(cache, exist_ok=True)
     for name, (known, shots, n_unknown) in DRAWS.items():
         path = f"{cache}/{name}"
+        if a.shots:
+            known, shots = 4 if name == "flowers" else 5, a.shots
         if a.do == "embed":
             if os.path.exists(path + ".emb"):
                 continue

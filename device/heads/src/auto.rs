@@ -1,5 +1,7 @@
 //! Left-out predictions of each head without new forward passes, and the choice between heads.
 
+use alloc::vec::Vec;
+
 use graft_wire::message::{ChoiceReason, HeadKind, Protocol};
 
 use crate::folds::{Fold, Plan, Predictions};
@@ -61,7 +63,7 @@ pub(crate) fn choose(
 /// Per fold the head of the sums without it: the very head that training without the fold gives.
 pub(crate) fn ncm_predictions(training: &Training<'_>, plan: &Plan) -> Predictions {
     let mut predictions = Predictions::none(training.samples.len());
-    let whole = ClassSums::of(training);
+    let whole = whole(training);
     for fold in &plan.folds {
         let means = means_without(training, &whole, fold);
         let ncm = Ncm::fit(&means);
@@ -74,13 +76,25 @@ pub(crate) fn ncm_predictions(training: &Training<'_>, plan: &Plan) -> Predictio
     predictions
 }
 
-/// Class means without a fold, exactly those of a set that never held it.
-pub(crate) fn means_without(training: &Training<'_>, whole: &ClassSums, fold: &Fold) -> ClassMeans {
-    let mut sums = whole.clone();
+/// Class means without a fold, exactly those of a set that never held it. `whole`: sums and means of everything.
+pub(crate) fn means_without(training: &Training<'_>, whole: &(ClassSums, ClassMeans), fold: &Fold) -> ClassMeans {
+    let mut sums = whole.0.clone();
+    let mut changed: Vec<usize> = Vec::new();
     for i in &fold.removed {
-        sums.remove(training.samples[*i].class, training.samples[*i].embedding);
+        let sample = &training.samples[*i];
+        sums.remove(sample.class, sample.embedding);
+        changed.push(sample.class);
     }
-    sums.means()
+    changed.sort_unstable();
+    changed.dedup();
+    whole.1.updated(&sums, &changed)
+}
+
+/// Sums and means of all samples, for [`means_without`].
+pub(crate) fn whole(training: &Training<'_>) -> (ClassSums, ClassMeans) {
+    let sums = ClassSums::of(training);
+    let means = sums.means();
+    (sums, means)
 }
 
 /// Per fold the ridge head fitted without it, at the kappa of the whole set, in closed form.

@@ -6,6 +6,10 @@
 //!
 //! `p = (1 + #{calibration scores <= score}) / (n + 1)`.
 //!
+//! p-values are multiples of 1 / (n + 1): 25 samples that promise 10 % keep 2 / 26 = 7.7 %. And a head without one of five
+//! samples of a class is a little worse than with it, so that few shots err on the safe side: 5 classes with 5 shots
+//! rejected 5.7 to 6.4 % of the known at 10 %; of 60 samples and more the rates are within 1.1 points.
+//!
 //! If input and samples are exchangeable, `p <= rate` happens to a known input with a probability of at most `rate`; with
 //! left-out scores in place of a split this holds up to the stability of the fit (Barber et al. 2021, jackknife+), which
 //! `tests/src/bin/unknowns.rs` measures. Samples of one session resemble each other more than later inputs do; then the
@@ -174,7 +178,7 @@ fn left_out(
         Model::Ridge { lambda_rel, .. } => ridge_at(*lambda_rel)?,
         Model::Ncm(_) => Vec::new(),
     };
-    let whole = ClassSums::of(training);
+    let whole = auto::whole(training);
     let (mut scores, mut held_out) = (Vec::new(), Vec::new());
     for (number, (fold, ridge)) in folds.iter().zip(&ridge).enumerate() {
         let means = auto::means_without(training, &whole, fold);
@@ -360,6 +364,6 @@ mod tests {
         let rows = synthetic::rows(4, 12, 24, 8);
         let set = with_negatives(&sessions(), &rows[36..]);
         let hashes = CHOICES.map(|choice| format!("{:.16}", calibrated(&set, choice, Some(0.1)).unwrap().digest()));
-        assert_eq!(hashes, ["01e9d0990096a71e", "5365ca632fe55d84"]);
+        assert_eq!(hashes, ["c8ab1212b1f37e16", "48a6011628004206"]);
     }
 }

@@ -4,11 +4,11 @@
 //! |---|---|
 //! | inverse temperature; -1 where there is none | f64 |
 //! | stated rate of false rejects; -1 where none is | f64 |
-//! | sharpness, `1 / s2` | f64 |
 //! | n, calibration scores: 1 to 4,096 | u32 |
 //! | m, negatives: 0 to 4,096 | u32 |
 //! | calibration scores, ascending | f64 `[n]` |
 //! | scores of negatives, ascending | f64 `[m]` |
+//! | sharpness, `1 / (s2 (1 + 1 / n_c))` | f64 `[C]` |
 //! | ridge biases | f64 `[C]` |
 //! | ridge weights | f32 `[C, D]` |
 //! | class means in steps of 1/256, within -127 to 127 | i16 `[C, D]` |
@@ -27,14 +27,14 @@ const NONE: f64 = -1.0;
 
 pub(crate) fn encode(calibration: &Calibration, bytes: &mut Vec<u8>) {
     let Calibration { known: Known { ridge, means }, scores, negatives, inverse_temperature, rate } = calibration;
-    for value in [inverse_temperature.unwrap_or(NONE), rate.unwrap_or(NONE), means.sharpness] {
+    for value in [inverse_temperature.unwrap_or(NONE), rate.unwrap_or(NONE)] {
         bytes.extend_from_slice(&value.to_le_bytes());
     }
     // Both are capped at SCORES_MAX.
     for n in [scores.len() as u32, negatives.len() as u32] {
         bytes.extend_from_slice(&n.to_le_bytes());
     }
-    let doubles = scores.iter().chain(negatives).chain(&ridge.biases);
+    let doubles = scores.iter().chain(negatives).chain(&means.sharpness).chain(&ridge.biases);
     doubles.for_each(|value| bytes.extend_from_slice(&value.to_le_bytes()));
     ridge.weights.iter().for_each(|value| bytes.extend_from_slice(&value.to_le_bytes()));
     means.rows.iter().for_each(|value| bytes.extend_from_slice(&value.to_le_bytes()));
@@ -43,8 +43,6 @@ pub(crate) fn encode(calibration: &Calibration, bytes: &mut Vec<u8>) {
 pub(crate) fn decode(reader: &mut Reader<'_>, n_classes: usize, d: usize) -> Result<Calibration, HeadFormatError> {
     let inverse_temperature = optional("temperature", reader.f64("temperature")?, INVERSE_MAX)?;
     let rate = optional("false-reject rate", reader.f64("false-reject rate")?, 1.0)?;
-    let sharpness = optional("sharpness", reader.f64("sharpness")?, f64::MAX)?;
-    let sharpness = sharpness.ok_or(HeadFormatError::Number { field: "sharpness" })?;
     let n_max = SCORES_MAX as u32;
     let n = range("calibration scores", reader.u32("calibration scores")?, 1, n_max)? as usize;
     let n_negatives = range("negatives", reader.u32("negatives")?, 0, n_max)? as usize;
@@ -53,6 +51,10 @@ pub(crate) fn decode(reader: &mut Reader<'_>, n_classes: usize, d: usize) -> Res
     }
     let scores = ascending(reader, "calibration scores", n)?;
     let negatives = ascending(reader, "negatives", n_negatives)?;
+    let sharpness = reader.vector("sharpness", n_classes)?;
+    if sharpness.iter().any(|value| value.is_sign_negative()) {
+        return Err(HeadFormatError::Number { field: "sharpness" });
+    }
     let biases = reader.vector("calibration biases", n_classes)?;
     let weights = reader.matrix("calibration weights", n_classes * d)?;
     let (rows, _) = reader.slice("class means", 2 * n_classes * d)?.as_chunks::<2>();
@@ -100,7 +102,7 @@ mod tests {
     fn a_calibrated_head_round_trips_and_is_version_2() {
         let bytes = small().encode();
         assert_eq!(bytes[8..10], [2, 0]);
-        assert_eq!(bytes.len() - start(), 24 + 8 + 8 * (8 + 1) + 8 * 2 + 4 * 6 + 2 * 6);
+        assert_eq!(bytes.len() - start(), 16 + 8 + 8 * (8 + 1) + 8 * 2 + 8 * 2 + 4 * 6 + 2 * 6);
         assert_eq!(Head::decode(&bytes), Ok(small()));
     }
 
@@ -125,14 +127,14 @@ mod tests {
         assert_eq!(refused(8, &1.5f64.to_le_bytes()), number("false-reject rate"));
         // 8 samples promise no less than 1 / 9.
         assert_eq!(refused(8, &0.1f64.to_le_bytes()), number("false-reject rate"));
-        assert_eq!(refused(16, &(-1f64).to_le_bytes()), number("sharpness"));
-        assert_eq!(refused(24, &[0; 4]), "head has 0 calibration scores; allowed are 1 to 4096");
-        assert_eq!(refused(28, &4097u32.to_le_bytes()), "head has 4097 negatives; allowed are 0 to 4096");
-        assert_eq!(refused(24, &4096u32.to_le_bytes()), "head ends within its calibration scores");
-        assert_eq!(refused(32, &9e9f64.to_le_bytes()), number("calibration scores"));
-        assert_eq!(refused(32, &f64::NEG_INFINITY.to_le_bytes()), number("calibration scores"));
-        assert_eq!(refused(96, &f64::INFINITY.to_le_bytes()), number("negatives"));
-        assert_eq!(refused(144, &i16::MIN.to_le_bytes()), number("class means"));
+        assert_eq!(refused(96, &(-1f64).to_le_bytes()), number("sharpness"));
+        assert_eq!(refused(16, &[0; 4]), "head has 0 calibration scores; allowed are 1 to 4096");
+        assert_eq!(refused(20, &4097u32.to_le_bytes()), "head has 4097 negatives; allowed are 0 to 4096");
+        assert_eq!(refused(16, &4096u32.to_le_bytes()), "head ends within its calibration scores");
+        assert_eq!(refused(24, &9e9f64.to_le_bytes()), number("calibration scores"));
+        assert_eq!(refused(24, &f64::NEG_INFINITY.to_le_bytes()), number("calibration scores"));
+        assert_eq!(refused(88, &f64::INFINITY.to_le_bytes()), number("negatives"));
+        assert_eq!(refused(152, &i16::MIN.to_le_bytes()), number("class means"));
     }
 
     proptest! {

@@ -1,6 +1,6 @@
 //! How much an embedding looks like one of the known classes: the score behind rejection, the same for every head.
 //!
-//! `score = max over classes of the ridge score - min over classes of |x - mean|^2 / s2`
+//! `score = max over classes of the ridge score - min over classes of |x - mean|^2 / (s2 (1 + 1 / n_c))`
 //!
 //! with ridge at lambda_rel 1 and `s2` the variance within classes. The first term falls where classes compete or none
 //! claims the input, the second where it lies far from all of them. Either alone fails somewhere. Of unknown inputs, at
@@ -34,8 +34,8 @@ pub(crate) struct Known {
 /// Class means and the spread around them.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Means {
-    /// `1 / s2`; 0 where every class has one sample, and distance says nothing.
-    pub sharpness: f64,
+    /// `1 / (s2 (1 + 1 / n_c))`, `[C]`; 0 where every class has one sample, and distance says nothing.
+    pub sharpness: Vec<f64>,
     /// `[C, D]` in steps of 1/256: |component| <= 127, so that they fit.
     pub rows: Vec<i16>,
     /// D.
@@ -62,22 +62,27 @@ pub(crate) fn combined(ridge: &[f64], nearness: f64) -> f64 {
 impl Means {
     pub fn of(means: &ClassMeans, embedding_len: usize) -> Self {
         let variance = means.variance_within();
-        let sharpness = if variance > 0.0 { 1.0 / variance } else { 0.0 };
-        let rows = (0..means.classes.len()).flat_map(|k| means.mean(k).map(|v| libm::rint(STEPS * v) as i16));
-        Self { sharpness, rows: rows.collect(), embedding_len }
+        let sharpness = means.counts.iter().map(|count| sharpness(variance, *count)).collect();
+        Self { sharpness, rows: means.rounded(), embedding_len }
     }
 
-    /// Minus the squared distance to the nearest class mean over the variance; at most 0.
+    /// Minus the least, over classes, of squared distance to the mean over what to expect; at most 0.
     pub fn nearness(&self, embedding: &[i8]) -> f64 {
         let mut nearest = f64::INFINITY;
         let mut difference = Vec::with_capacity(self.embedding_len);
-        for row in self.rows.chunks_exact(self.embedding_len.max(1)) {
+        for (row, sharpness) in self.rows.chunks_exact(self.embedding_len.max(1)).zip(&self.sharpness) {
             difference.clear();
             difference.extend(embedding.iter().zip(row).map(|(x, mean)| f64::from(*x) - f64::from(*mean) / STEPS));
-            nearest = nearest.min(dot(&difference, &difference));
+            nearest = nearest.min(sharpness * dot(&difference, &difference));
         }
-        -self.sharpness * nearest
+        -nearest
     }
+}
+
+/// A new sample lies at a squared distance of `s2 (1 + 1 / n)` from the mean of n others on average, and this is one
+/// over it. Without the second term a sample left out of five would look less known than a new one.
+fn sharpness(variance: f64, count: u32) -> f64 {
+    if variance > 0.0 { 1.0 / (variance * (1.0 + 1.0 / f64::from(count))) } else { 0.0 }
 }
 
 #[cfg(test)]
@@ -97,10 +102,10 @@ mod tests {
     fn nearness_is_the_distance_to_the_nearest_mean_in_units_of_the_spread() {
         // Class 0 at (10, 0) with samples at +-2: s2 = 8 over one degree of freedom; class 1 alone at (0, 10).
         let means = means(&[(0, vec![12, 0]), (0, vec![8, 0]), (1, vec![0, 10])]);
-        assert_eq!(means.sharpness, 1.0 / 8.0);
+        assert_eq!(means.sharpness, [1.0 / 12.0, 1.0 / 16.0]);
         assert_eq!(means.nearness(&[10, 0]), 0.0);
-        assert_eq!(means.nearness(&[10, 4]), -2.0);
-        assert_eq!(means.nearness(&[0, 14]), -2.0);
+        assert_eq!(means.nearness(&[10, 6]), -3.0);
+        assert_eq!(means.nearness(&[0, 14]), -1.0);
     }
 
     #[test]

@@ -18,7 +18,6 @@ use crate::auto;
 use crate::calibration::ncm_scores;
 use crate::folds::calibration_folds;
 use crate::set::SampleSet;
-use crate::sums::ClassSums;
 use crate::training::{TrainError, Training};
 
 /// A sample is suspected if another class beats its own by more than this. From 0.03 to 0.1 both bars of the program are
@@ -64,7 +63,7 @@ pub fn suspects(set: &SampleSet) -> Result<Suspects, TrainError> {
     let training = Training::of(set)?;
     let ids: Vec<SampleId> =
         set.live().filter(|(_, meta, _)| meta.kind == LabelKind::Class).map(|(id, ..)| id).collect();
-    let whole = ClassSums::of(&training);
+    let whole = auto::whole(&training);
     let mut ranked = Vec::new();
     let mut n_assessed = 0;
     for fold in calibration_folds(&training, SAMPLES_MAX) {

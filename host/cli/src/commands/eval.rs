@@ -276,19 +276,33 @@ fn print(context: &Context, figures: &Figures) {
         }
     }
     if names.len() <= MATRIX_CLASSES_MAX {
-        let header: Vec<&str> = std::iter::once("true \\ predicted").chain(names.iter().copied()).collect();
+        let header: Vec<&str> =
+            std::iter::once("true \\ predicted").chain(names.iter().copied()).chain(["share right"]).collect();
         let right: Vec<usize> = (1..header.len()).collect();
         let mut table = plain_table(&header, &right);
-        for (truth, _, _) in &figures.classes {
+        for (truth, n, right) in &figures.classes {
             let cell = |predicted: &&str| {
                 let found = figures.confusion.iter().find(|(t, p, _)| t == truth && p == predicted);
                 found.map_or("·".to_owned(), |(_, _, n)| n.to_string())
             };
-            table.add_row(std::iter::once(truth.clone()).chain(names.iter().map(cell)));
+            // A class of which no sample counts has no share.
+            let share = if *n > 0 { percent(f64::from(*right) / f64::from(*n)) } else { "-".to_owned() };
+            table.add_row(std::iter::once(truth.clone()).chain(names.iter().map(cell)).chain([share]));
         }
         output.table(&table);
         return;
     }
+    // Beyond, the classes with the lowest share and what is confused most often.
+    let mut classes: Vec<_> = figures.classes.iter().filter(|(_, n, right)| right < n).collect();
+    classes.sort_by(|(_, n, right), (_, m, other)| {
+        (u64::from(*right) * u64::from(*m)).cmp(&(u64::from(*other) * u64::from(*n)))
+    });
+    let mut table = plain_table(&["worst classes", "n", "right", "share"], &[1, 2, 3]);
+    for (label, n, right) in classes.into_iter().take(MATRIX_CLASSES_MAX) {
+        let share = percent(f64::from(*right) / f64::from(*n));
+        table.add_row([label.clone(), n.to_string(), right.to_string(), share]);
+    }
+    output.table(&table);
     let mut wrong: Vec<_> = figures.confusion.iter().filter(|(t, p, _)| t != p).collect();
     wrong.sort_by_key(|(_, _, n)| std::cmp::Reverse(*n));
     for (truth, predicted, n) in wrong.into_iter().take(MATRIX_CLASSES_MAX) {
