@@ -1,5 +1,7 @@
 //! What the black-box tests and evaluation programs share: where things are, and how to run the tools.
 
+pub mod embeddings;
+
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Once;

@@ -92,8 +92,13 @@ impl Active {
             let found = u32::try_from(embedding.len()).unwrap_or(u32::MAX);
             return Err(WireError::EmbeddingLength { found, expected: self.row.embedding_len });
         }
-        // No input has this embedding: the engine refuses what has no direction.
-        if embedding.iter().all(|component| *component == 0) { Err(WireError::NoSignal) } else { Ok(embedding) }
+        // No input has such an embedding: the engine refuses what has no direction, or is saturated in every element.
+        let saturated = embedding.iter().all(|component| component.unsigned_abs() == i8::MAX.unsigned_abs());
+        if saturated || embedding.iter().all(|component| *component == 0) {
+            Err(WireError::NoSignal)
+        } else {
+            Ok(embedding)
+        }
     }
 }
 

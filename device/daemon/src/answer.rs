@@ -1,6 +1,6 @@
 //! What all handlers share: encoded responses, bounded pages, and errors as the link knows them.
 
-use graft_heads::TrainError;
+use graft_heads::{CalibrateError, TrainError};
 use graft_store::StoreError;
 use graft_wire::message::push_item;
 use graft_wire::{Response, ResponseEnvelope, WireError};
@@ -82,6 +82,17 @@ impl From<StoreError> for Failure {
             error => return Self { wire: WireError::Storage, log: Some(error.to_string()) },
         };
         Self { wire, log: None }
+    }
+}
+
+impl From<CalibrateError> for Failure {
+    fn from(error: CalibrateError) -> Self {
+        match error {
+            CalibrateError::Rate { .. } => WireError::BadRate.into(),
+            CalibrateError::TooFew { n, n_needed, .. } => WireError::TooFewToPromise { n, n_needed }.into(),
+            CalibrateError::Train(error) => error.into(),
+            error => Self { wire: WireError::Unsolvable, log: Some(error.to_string()) },
+        }
     }
 }
 

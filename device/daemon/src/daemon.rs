@@ -147,6 +147,8 @@ impl Daemon {
             Request::RemoveSamples { ids } => self.remove_samples(exchange, ids),
             Request::Relabel { id, label, kind } => self.relabel(exchange, id, label, kind),
             Request::Train { head, force } => self.train(exchange, head, force),
+            Request::TrainChecked { head, force, unknown } => self.train_checked(exchange, head, force, unknown),
+            Request::Review => self.review(exchange),
             Request::Predict { space, input } => self.predict(exchange, &space, input),
             Request::Evaluate { head } => self.evaluate(exchange, head),
             Request::PullRecords { space, after } => self.pull_records(exchange, &space, after),

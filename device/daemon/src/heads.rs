@@ -2,8 +2,11 @@
 
 use std::time::Instant;
 
-use graft_heads::{EvaluateError, Head, evaluate};
-use graft_wire::message::{ClassScore, HeadChoice, Input, Prediction};
+use graft_heads::{Comparison, Duplicates, EvaluateError, Head, Judged, Suspects, duplicates, evaluate, suspects};
+use graft_wire::message::{
+    ClassScore, DoubtfulSample, DuplicatePair, HeadChoice, HeadComparison, Input, Prediction, RejectionInfo,
+    ReviewCounts,
+};
 use graft_wire::{Batch, Response, SpaceId, WireError};
 
 use crate::active::{ActiveHead, micros};
@@ -13,12 +16,61 @@ use crate::daemon::{Daemon, Exchange};
 
 /// Scores in a response, best first.
 const SCORES_MAX: usize = 16;
+/// Doubtful samples in a response, worst first.
+const DOUBTFUL_MAX: usize = 1000;
 
 impl Daemon {
-    /// A pure function of the set in memory; no input is embedded again.
+    /// A pure function of the set in memory; no input is embedded again. Rejects nothing, compares with nothing.
     pub(crate) fn train(&mut self, exchange: &Exchange, choice: HeadChoice, force: bool) -> Result<Vec<u8>, Failure> {
+        let (head, train_us) = self.trained(choice, force, None)?;
         let active = self.active()?;
         let space = active.row.space;
+        let bytes = head.encode();
+        let trained = ActiveHead::new(head, false, false);
+        let response = exchange.encode(Response::Head(active.head_info(&trained, train_us)));
+        self.activate_head(exchange, &space, &bytes, trained, &response)?;
+        Ok(response)
+    }
+
+    /// The same with a promised rate of false rejects, and not for the worse unless forced.
+    pub(crate) fn train_checked(
+        &mut self,
+        exchange: &Exchange,
+        choice: HeadChoice,
+        force: bool,
+        unknown: Option<f64>,
+    ) -> Result<Vec<u8>, Failure> {
+        let (head, train_us) = self.trained(choice, force, unknown)?;
+        let active = self.active()?;
+        let space = active.row.space;
+        let old = active.head.as_ref().map(|old| &old.head);
+        let comparison = old.and_then(|old| Comparison::of(old, &head, &active.set));
+        if let Some(Comparison { n, n_correct_old, n_correct_new }) = comparison.filter(|c| c.is_loss() && !force) {
+            return Err(WireError::HeadWorse { n, n_correct_old, n_correct_new }.into());
+        }
+        let comparison = comparison.map(|Comparison { n, n_correct_old, n_correct_new }| HeadComparison {
+            n,
+            n_correct_old,
+            n_correct_new,
+        });
+        let rejection = head.calibration().map(|calibration| RejectionInfo {
+            n: calibration.n(),
+            rate: calibration.rate(),
+            n_negatives: calibration.n_negatives(),
+            n_negatives_rejected: calibration.rate().map_or(0, |rate| calibration.n_negatives_rejected(rate)),
+            negatives_rate: calibration.rate_for_negatives(),
+        });
+        let bytes = head.encode();
+        let trained = ActiveHead::new(head, false, false);
+        let info = active.head_info(&trained, train_us);
+        let response = exchange.encode(Response::Trained { head: info, rejection, comparison });
+        self.activate_head(exchange, &space, &bytes, trained, &response)?;
+        Ok(response)
+    }
+
+    /// A calibrated head of the set in memory, with the time it took in µs.
+    fn trained(&self, choice: HeadChoice, force: bool, unknown: Option<f64>) -> Result<(Head, u32), Failure> {
+        let active = self.active()?;
         let held = u32::try_from(active.set.n_class_samples()).unwrap_or(u32::MAX);
         if let Some(ActiveHead { head, pushed: true, .. }) = &active.head
             && head.n_samples() > held
@@ -27,13 +79,43 @@ impl Daemon {
             return Err(WireError::HeadKnowsMore { head: head.n_samples(), held }.into());
         }
         let started = Instant::now();
-        let head = Head::train(&active.set, choice)?;
-        let train_us = micros(started);
-        let bytes = head.encode();
-        let trained = ActiveHead::new(head, false, false);
-        let response = exchange.encode(Response::Head(active.head_info(&trained, train_us)));
-        self.activate_head(exchange, &space, &bytes, trained, &response)?;
-        Ok(response)
+        let mut head = Head::train(&active.set, choice)?;
+        match head.calibrate(&active.set, unknown) {
+            // Without a promise a head is worth having even if it cannot be calibrated.
+            Err(error) if unknown.is_none() => self.log(&format!("head is not calibrated: {error}")),
+            outcome => outcome?,
+        }
+        Ok((head, micros(started)))
+    }
+
+    /// Samples and pairs that deserve a look.
+    pub(crate) fn review(&mut self, exchange: &Exchange) -> Result<Vec<u8>, Failure> {
+        let set = &self.active()?.set;
+        let Suspects { ranked, n_assessed } = suspects(set)?;
+        let Duplicates { pairs, n_pairs, n_compared } = duplicates(set);
+        let number = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
+        let counts = ReviewCounts {
+            n_assessed,
+            n_doubtful: number(ranked.len()),
+            n_suspected: number(ranked.iter().filter(|suspect| suspect.is_suspected()).count()),
+            n_compared,
+            n_duplicates: n_pairs,
+        };
+        let doubtful = Page::all(ranked.iter().take(DOUBTFUL_MAX).map(|suspect| DoubtfulSample {
+            id: suspect.id,
+            label: suspect.label.clone(),
+            looks_like: suspect.looks_like.clone(),
+            margin: suspect.margin,
+            suspected: suspect.is_suspected(),
+        }));
+        let duplicates = Page::all(pairs.iter().map(|pair| DuplicatePair {
+            a: pair.a,
+            b: pair.b,
+            cosine: pair.cosine,
+            labels_differ: pair.labels_differ,
+        }));
+        let (doubtful, duplicates) = (Batch::new(doubtful.bytes()), Batch::new(duplicates.bytes()));
+        Ok(exchange.encode(Response::Review { counts, doubtful, duplicates }))
     }
 
     pub(crate) fn push_head(&mut self, exchange: &Exchange, bytes: &[u8]) -> Result<Vec<u8>, Failure> {
@@ -93,7 +175,7 @@ impl Daemon {
         let active = self.active()?;
         let head = active.head.as_ref().ok_or(WireError::NoHead)?;
         let started = Instant::now();
-        let classified = head.head.classify(&embedding);
+        let Judged { classified, probability, p_value, unknown } = head.head.judge(&embedding);
         let head_us = micros(started);
         let mut scores: Vec<ClassScore> = head
             .head
@@ -106,11 +188,11 @@ impl Daemon {
         scores.sort_by(|a, b| b.score.total_cmp(&a.score));
         scores.truncate(SCORES_MAX);
         let prediction = Prediction {
-            label: head.head.classes().get(classified.best).cloned(),
-            unknown: None,
+            label: head.head.classes().get(classified.best).filter(|_| unknown != Some(true)).cloned(),
+            unknown,
             score: classified.scores.get(classified.best).copied().unwrap_or(f64::NAN),
-            probability: None,
-            p_value: None,
+            probability,
+            p_value,
             head: head.digest,
             space: active.row.space,
             embed_us,

@@ -1,8 +1,10 @@
 //! Left-out predictions of each head without new forward passes, and the choice between heads.
 
+use alloc::vec::Vec;
+
 use graft_wire::message::{ChoiceReason, HeadKind, Protocol};
 
-use crate::folds::{Plan, Predictions};
+use crate::folds::{Fold, Plan, Predictions};
 use crate::leave_out::left_out_scores;
 use crate::ncm::Ncm;
 use crate::ridge::{Ridge, System};
@@ -61,13 +63,9 @@ pub(crate) fn choose(
 /// Per fold the head of the sums without it: the very head that training without the fold gives.
 pub(crate) fn ncm_predictions(training: &Training<'_>, plan: &Plan) -> Predictions {
     let mut predictions = Predictions::none(training.samples.len());
-    let whole = ClassSums::of(training);
+    let whole = whole(training);
     for fold in &plan.folds {
-        let mut sums = whole.clone();
-        for i in &fold.removed {
-            sums.remove(training.samples[*i].class, training.samples[*i].embedding);
-        }
-        let means = sums.means();
+        let means = means_without(training, &whole, fold);
         let ncm = Ncm::fit(&means);
         for i in &fold.test {
             // Without any direction all scores are 0, and the tie goes to the smallest label.
@@ -76,6 +74,27 @@ pub(crate) fn ncm_predictions(training: &Training<'_>, plan: &Plan) -> Predictio
         }
     }
     predictions
+}
+
+/// Class means without a fold, exactly those of a set that never held it. `whole`: sums and means of everything.
+pub(crate) fn means_without(training: &Training<'_>, whole: &(ClassSums, ClassMeans), fold: &Fold) -> ClassMeans {
+    let mut sums = whole.0.clone();
+    let mut changed: Vec<usize> = Vec::new();
+    for i in &fold.removed {
+        let sample = &training.samples[*i];
+        sums.remove(sample.class, sample.embedding);
+        changed.push(sample.class);
+    }
+    changed.sort_unstable();
+    changed.dedup();
+    whole.1.updated(&sums, &changed)
+}
+
+/// Sums and means of all samples, for [`means_without`].
+pub(crate) fn whole(training: &Training<'_>) -> (ClassSums, ClassMeans) {
+    let sums = ClassSums::of(training);
+    let means = sums.means();
+    (sums, means)
 }
 
 /// Per fold the ridge head fitted without it, at the kappa of the whole set, in closed form.

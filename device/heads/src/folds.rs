@@ -63,6 +63,30 @@ impl Plan {
     }
 }
 
+/// Folds for calibration: every sample whose class keeps another input is tested once.
+///
+/// A sample's whole session is left out where its class has samples in another session, else its input alone. Of more
+/// than `n_max` samples the first by id are tested; ids are hashes, so that these are a random part.
+pub(crate) fn calibration_folds(training: &Training<'_>, n_max: usize) -> Vec<Fold> {
+    let mut by_session: BTreeMap<SessionId, Vec<usize>> = BTreeMap::new();
+    let mut by_input: BTreeMap<Digest, Vec<usize>> = BTreeMap::new();
+    for (i, sample) in training.samples.iter().enumerate() {
+        by_session.entry(sample.meta.session).or_default().push(i);
+        by_input.entry(sample.meta.digest).or_default().push(i);
+    }
+    let mut tested = vec![false; training.samples.len()];
+    let mut folds = Vec::new();
+    for group in by_session.into_values().chain(by_input.values().cloned()) {
+        let Some(mut fold) = fold(training, &by_input, group) else { continue };
+        fold.test.retain(|i| *i < n_max && !tested[*i]);
+        fold.test.iter().for_each(|i| tested[*i] = true);
+        if !fold.test.is_empty() {
+            folds.push(fold);
+        }
+    }
+    folds
+}
+
 fn fold(training: &Training<'_>, by_input: &BTreeMap<Digest, Vec<usize>>, group: Vec<usize>) -> Option<Fold> {
     let inputs: BTreeSet<Digest> = group.iter().map(|i| training.samples[*i].meta.digest).collect();
     let removed: BTreeSet<usize> = inputs.iter().flat_map(|input| &by_input[input]).copied().collect();

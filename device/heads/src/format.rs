@@ -1,4 +1,4 @@
-//! The bytes of a head, version 1.
+//! The bytes of a head, versions 1 and 2.
 //!
 //! | field | bytes |
 //! |---|---|
@@ -18,8 +18,11 @@
 //! | nearest class mean: offsets; ridge: biases | f64 `[C]` |
 //! | nearest class mean: prototypes; ridge: weights | f32 `[C, D]` |
 //!
+//! Version 2 goes on with the calibration, see `calibration_format`; a head without one is version 1.
+//!
 //! Little-endian, nothing after it, all numbers finite. The large matrix is f32: 5 classes of 1,280 components are
-//! 26 KB, and a head of 800 such classes still fits one message. One head has one encoding; its hash names it.
+//! 26 KB, and a head of 800 such classes, or of 300 with calibration, still fits one
+//! message. One head has one encoding; its hash names it.
 #![deny(clippy::indexing_slicing)]
 #![cfg_attr(test, allow(clippy::indexing_slicing))]
 
@@ -29,14 +32,17 @@ use graft_wire::limits::{CLASSES_MAX, EMBEDDING_LEN_MAX, LABEL_BYTES_MAX};
 use graft_wire::message::ChoiceReason;
 use graft_wire::{Digest, Label, SpaceId};
 
+use crate::calibration_format;
 use crate::head::{Head, Model};
 use crate::ncm::Ncm;
 use crate::ridge::Ridge;
 
 /// First bytes of every head.
 pub const MAGIC: &[u8; 8] = b"grafthd\0";
-/// The only version so far.
-pub const VERSION: u16 = 1;
+/// Newest version, of heads with a calibration.
+pub const VERSION: u16 = 2;
+/// Oldest version, of heads without one.
+pub const VERSION_PLAIN: u16 = 1;
 
 const KIND_NCM: u8 = 0;
 const KIND_RIDGE: u8 = 1;
@@ -51,7 +57,7 @@ pub enum HeadFormatError {
     #[error("bytes are not a graft head")]
     Magic,
     /// Written by a newer graft.
-    #[error("head has version {found}; this program reads version {VERSION}")]
+    #[error("head has version {found}; this program reads {VERSION_PLAIN} to {VERSION}")]
     Version {
         /// Version seen.
         found: u16,
@@ -102,7 +108,8 @@ pub(crate) fn encode(head: &Head) -> Vec<u8> {
     let mut bytes =
         Vec::with_capacity(128 + 65 * head.labels.len() + 8 * (centre.len() + offsets.len()) + 4 * matrix.len());
     bytes.extend_from_slice(MAGIC);
-    bytes.extend_from_slice(&VERSION.to_le_bytes());
+    let version = if head.calibration.is_some() { VERSION } else { VERSION_PLAIN };
+    bytes.extend_from_slice(&version.to_le_bytes());
     bytes.push(kind);
     bytes.push(reason_number(head.reason));
     bytes.extend_from_slice(&head.space.0);
@@ -120,6 +127,9 @@ pub(crate) fn encode(head: &Head) -> Vec<u8> {
     }
     centre.iter().chain(offsets).for_each(|value| bytes.extend_from_slice(&value.to_le_bytes()));
     matrix.iter().for_each(|value| bytes.extend_from_slice(&value.to_le_bytes()));
+    if let Some(calibration) = &head.calibration {
+        calibration_format::encode(calibration, &mut bytes);
+    }
     bytes
 }
 
@@ -129,7 +139,7 @@ pub(crate) fn decode(bytes: &[u8]) -> Result<Head, HeadFormatError> {
         return Err(HeadFormatError::Magic);
     }
     let version = u16::from_le_bytes(reader.take("version")?);
-    if version != VERSION {
+    if !(VERSION_PLAIN..=VERSION).contains(&version) {
         return Err(HeadFormatError::Version { found: version });
     }
     let [kind, reason] = reader.take("kind")?;
@@ -159,10 +169,14 @@ pub(crate) fn decode(bytes: &[u8]) -> Result<Head, HeadFormatError> {
         },
         _ => return Err(HeadFormatError::Number { field: "lambda" }),
     };
+    let calibration = match version {
+        VERSION_PLAIN => None,
+        _ => Some(calibration_format::decode(&mut reader, n_classes, embedding_len)?),
+    };
     if !reader.bytes.is_empty() {
         return Err(HeadFormatError::Trailing { n_bytes: reader.bytes.len() });
     }
-    Ok(Head { space, set_digest, n_samples, reason, balanced_accuracy, embedding_len, labels, model })
+    Ok(Head { space, set_digest, n_samples, reason, balanced_accuracy, embedding_len, labels, model, calibration })
 }
 
 /// Reasons by their number.
@@ -184,11 +198,11 @@ fn reason_number(reason: ChoiceReason) -> u8 {
     }
 }
 
-fn range(field: &'static str, found: u32, min: u32, max: u32) -> Result<u32, HeadFormatError> {
+pub(crate) fn range(field: &'static str, found: u32, min: u32, max: u32) -> Result<u32, HeadFormatError> {
     if (min..=max).contains(&found) { Ok(found) } else { Err(HeadFormatError::Range { field, found, min, max }) }
 }
 
-fn optional(field: &'static str, value: f64, max: f64) -> Result<Option<f64>, HeadFormatError> {
+pub(crate) fn optional(field: &'static str, value: f64, max: f64) -> Result<Option<f64>, HeadFormatError> {
     match value {
         value if value == NONE => Ok(None),
         // -0 would be a second encoding of 0.
@@ -197,7 +211,7 @@ fn optional(field: &'static str, value: f64, max: f64) -> Result<Option<f64>, He
     }
 }
 
-struct Reader<'a> {
+pub(crate) struct Reader<'a> {
     bytes: &'a [u8],
 }
 
@@ -208,17 +222,17 @@ impl<'a> Reader<'a> {
         Ok(*taken)
     }
 
-    fn slice(&mut self, field: &'static str, n_bytes: usize) -> Result<&'a [u8], HeadFormatError> {
+    pub(crate) fn slice(&mut self, field: &'static str, n_bytes: usize) -> Result<&'a [u8], HeadFormatError> {
         let (taken, rest) = self.bytes.split_at_checked(n_bytes).ok_or(HeadFormatError::Truncated { field })?;
         self.bytes = rest;
         Ok(taken)
     }
 
-    fn u32(&mut self, field: &'static str) -> Result<u32, HeadFormatError> {
+    pub(crate) fn u32(&mut self, field: &'static str) -> Result<u32, HeadFormatError> {
         Ok(u32::from_le_bytes(self.take(field)?))
     }
 
-    fn f64(&mut self, field: &'static str) -> Result<f64, HeadFormatError> {
+    pub(crate) fn f64(&mut self, field: &'static str) -> Result<f64, HeadFormatError> {
         Ok(f64::from_le_bytes(self.take(field)?))
     }
 
@@ -237,13 +251,13 @@ impl<'a> Reader<'a> {
     }
 
     /// The length is checked against the bytes before anything is allocated.
-    fn vector(&mut self, field: &'static str, n: usize) -> Result<Vec<f64>, HeadFormatError> {
+    pub(crate) fn vector(&mut self, field: &'static str, n: usize) -> Result<Vec<f64>, HeadFormatError> {
         let (values, _) = self.slice(field, 8 * n)?.as_chunks::<8>();
         let values: Vec<f64> = values.iter().map(|bytes| f64::from_le_bytes(*bytes)).collect();
         if values.iter().all(|value| value.is_finite()) { Ok(values) } else { Err(HeadFormatError::Number { field }) }
     }
 
-    fn matrix(&mut self, field: &'static str, n: usize) -> Result<Vec<f32>, HeadFormatError> {
+    pub(crate) fn matrix(&mut self, field: &'static str, n: usize) -> Result<Vec<f32>, HeadFormatError> {
         let (values, _) = self.slice(field, 4 * n)?.as_chunks::<4>();
         let values: Vec<f32> = values.iter().map(|bytes| f32::from_le_bytes(*bytes)).collect();
         if values.iter().all(|value| value.is_finite()) { Ok(values) } else { Err(HeadFormatError::Number { field }) }
@@ -309,7 +323,7 @@ mod tests {
             Head::decode(&bytes).unwrap_err().to_string()
         };
         assert_eq!(refused(0, b"x"), "bytes are not a graft head");
-        assert_eq!(refused(8, &[9]), "head has version 9; this program reads version 1");
+        assert_eq!(refused(8, &[9]), "head has version 9; this program reads 1 to 2");
         assert_eq!(refused(10, &[2]), "head has 2 kind; allowed are 0 to 1");
         assert_eq!(refused(10, &[1]), "head holds a number in its lambda that cannot be there");
         assert_eq!(refused(80, &[0xff; 4]), "head has 4294967295 components; allowed are 1 to 8192");

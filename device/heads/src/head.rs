@@ -6,11 +6,13 @@ use graft_wire::message::{ChoiceReason, HeadChoice, HeadKind};
 use graft_wire::{Digest, Label, SpaceId};
 
 use crate::auto;
+use crate::calibration::{CalibrateError, Calibration};
 use crate::format::{self, HeadFormatError};
 use crate::ncm::Ncm;
 use crate::ridge::{Ridge, System};
 use crate::set::SampleSet;
 use crate::sums::ClassSums;
+use crate::temperature::probability;
 use crate::training::{TrainError, Training};
 use crate::vector::argmax;
 
@@ -26,6 +28,8 @@ pub struct Head {
     /// Ascending by UTF-8 bytes.
     pub(crate) labels: Vec<Label>,
     pub(crate) model: Model,
+    /// None until [`Head::calibrate`].
+    pub(crate) calibration: Option<Calibration>,
 }
 
 /// The numbers of a head.
@@ -42,6 +46,19 @@ pub struct Classified {
     pub best: usize,
     /// Per class, `[C]`. Nearest class mean: in -1..=1.5, the centred cosine at one shot. Ridge: regression output, which sums to 1.
     pub scores: Vec<f64>,
+}
+
+/// The outcome of [`Head::judge`].
+#[derive(Clone, Debug, PartialEq)]
+pub struct Judged {
+    /// Best class and scores.
+    pub classified: Classified,
+    /// Calibrated probability of the best class; None where none is calibrated.
+    pub probability: Option<f64>,
+    /// Conformal p-value; None where none is calibrated.
+    pub p_value: Option<f64>,
+    /// True: rejected, the p-value is not over the stated rate; None where no rate is stated.
+    pub unknown: Option<bool>,
 }
 
 impl Head {
@@ -75,7 +92,38 @@ impl Head {
             embedding_len: training.embedding_len,
             labels: training.labels.into_iter().cloned().collect(),
             model,
+            calibration: None,
         })
+    }
+
+    /// Calibrates rejection and probabilities on the set that the head was trained on. `rate`: false rejects that the
+    /// user allows, in 0..1 exclusive; without it p-values are given and nothing is rejected.
+    ///
+    /// # Errors
+    /// [`CalibrateError`]; the head is as before.
+    pub fn calibrate(&mut self, set: &SampleSet, rate: Option<f64>) -> Result<(), CalibrateError> {
+        self.calibration = Calibration::of(set, self, rate)?;
+        Ok(())
+    }
+
+    /// Calibration, if the head has one.
+    pub fn calibration(&self) -> Option<&Calibration> {
+        self.calibration.as_ref()
+    }
+
+    /// [`Self::classify`] with what calibration says about it.
+    pub fn judge(&self, embedding: &[i8]) -> Judged {
+        let classified = self.classify(embedding);
+        let calibration = self.calibration.as_ref();
+        let p_value = calibration.map(|calibration| calibration.p_value(embedding));
+        let inverse = calibration.and_then(|calibration| calibration.inverse_temperature);
+        let rate = calibration.and_then(Calibration::rate);
+        Judged {
+            probability: inverse.map(|inverse| probability(&classified.scores, inverse)),
+            unknown: p_value.zip(rate).map(|(p_value, rate)| p_value <= rate),
+            p_value,
+            classified,
+        }
     }
 
     /// Scores an int8 `[D]` embedding against every class.

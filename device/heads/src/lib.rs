@@ -6,11 +6,13 @@
 //! - [`set`]: the sample set; merge is union, removal is final, nothing depends on order;
 //! - [`head`]: training, classification, and the bytes of a head ([`format`](mod@format));
 //! - [`mod@evaluate`]: leave-one-session-out and leave-one-out; `auto` chooses a head with it;
+//! - [`calibration`]: p-values that reject the unknown at a stated rate (`known` is their score), probabilities;
+//! - [`mod@suspects`], [`mod@duplicates`]: samples to look at; [`compare`]: a new head against the old one;
 //! - `ncm`, `ridge`: the two solvers, on integer sums (`sums`) and one symmetric factorisation (`tridiagonal`).
 //!
 //! Same set, same bits, on every CPU: sums are integers, centring happens in integers, and all that is floating
 //! point runs in one written-down order (ascending sample id, labels by UTF-8 bytes) with nothing but correctly
-//! rounded operations: `+ - * /`, `libm::sqrt`, never a fused multiply-add.
+//! rounded operations: `+ - * /`, `libm::sqrt`, and `libm::exp` and `log` as they are written there, never a fused multiply-add.
 #![no_std]
 #![deny(clippy::unwrap_used)]
 #![cfg_attr(test, allow(clippy::unwrap_used))]
@@ -20,23 +22,36 @@ extern crate alloc;
 extern crate std;
 
 mod auto;
+pub mod calibration;
+mod calibration_format;
+pub mod compare;
+pub mod duplicates;
 pub mod evaluate;
 mod folds;
 pub mod format;
 pub mod head;
+mod known;
 mod leave_out;
 mod ncm;
+mod numbers;
 mod ridge;
 pub mod set;
 mod sums;
+pub mod suspects;
 #[cfg(test)]
 mod synthetic;
+mod temperature;
 mod training;
 mod tridiagonal;
 mod vector;
 
+pub use calibration::{CalibrateError, Calibration};
+pub use compare::Comparison;
+pub use duplicates::{Duplicates, duplicates};
 pub use evaluate::{EvaluateError, Evaluation, evaluate, wilson_interval};
 pub use format::HeadFormatError;
-pub use head::{Classified, Head};
+pub use head::{Classified, Head, Judged};
+pub use numbers::HeadNumbers;
 pub use set::{Inserted, MergeCounts, SampleSet, SetError};
+pub use suspects::{Suspect, Suspects, suspects};
 pub use training::TrainError;

@@ -82,28 +82,36 @@ impl ClassSums {
         let classes: Vec<usize> = (0..self.counts.len()).filter(|class| self.counts[*class] > 0).collect();
         let mut rows = Vec::with_capacity(classes.len() * embedding_len);
         let mut total = vec![0; embedding_len];
-        // Sum of squared distances to the class mean, n sum |x|^2 - |sum x|^2 over n: zero for one sample, exactly.
-        let (mut scattered, mut freedom) = (0.0, 0);
+        let mut scatters = Vec::with_capacity(classes.len());
         for class in &classes {
-            let (sums, count) = (&self.sums[class * embedding_len..][..embedding_len], self.counts[*class]);
-            rows.extend(sums.iter().map(|sum| divide(*sum, count)));
-            let squared: i128 = sums.iter().map(|sum| i128::from(*sum) * i128::from(*sum)).sum();
-            let scatter = i128::from(count) * i128::from(self.squares[*class]) - squared;
-            scattered += scatter as f64 / f64::from(count);
-            freedom += u64::from(count) - 1;
-        }
-        let variance_within = if freedom > 0 { scattered / freedom as f64 } else { 0.0 };
-        for row in rows.chunks_exact(embedding_len.max(1)) {
-            for (total, mean) in total.iter_mut().zip(row) {
+            let row = rows.len();
+            rows.extend(self.mean_of(*class));
+            for (total, mean) in total.iter_mut().zip(&rows[row..]) {
                 *total += mean;
             }
+            scatters.push(self.scatter_of(*class));
         }
         let counts = classes.iter().map(|class| self.counts[*class]).collect();
-        ClassMeans { embedding_len, classes, counts, rows, total, variance_within }
+        ClassMeans { embedding_len, classes, counts, rows, total, scatters }
+    }
+
+    /// The mean of a class that has samples, `[D]` in steps of 2^-32.
+    fn mean_of(&self, class: usize) -> impl Iterator<Item = i64> + '_ {
+        let count = self.counts[class];
+        self.sums[class * self.embedding_len..][..self.embedding_len].iter().map(move |sum| divide(*sum, count))
+    }
+
+    /// Sum of squared distances to the class mean, n sum |x|^2 - |sum x|^2 over n: zero for one sample, exactly.
+    fn scatter_of(&self, class: usize) -> f64 {
+        let (sums, count) = (&self.sums[class * self.embedding_len..][..self.embedding_len], self.counts[class]);
+        let squared: i128 = sums.iter().map(|sum| i128::from(*sum) * i128::from(*sum)).sum();
+        let scatter = i128::from(count) * i128::from(self.squares[class]) - squared;
+        scatter as f64 / f64::from(count)
     }
 }
 
 /// Means of classes and their mean, the centre, in steps of 2^-32.
+#[derive(Clone, Debug, PartialEq)]
 pub(crate) struct ClassMeans {
     embedding_len: usize,
     /// Class numbers, ascending; K of them.
@@ -114,7 +122,8 @@ pub(crate) struct ClassMeans {
     rows: Vec<i64>,
     /// Sum over classes, `[D]`: K times the centre.
     total: Vec<i64>,
-    variance_within: f64,
+    /// Sum of squared distances to each mean, `[K]`.
+    scatters: Vec<f64>,
 }
 
 impl ClassMeans {
@@ -128,6 +137,41 @@ impl ClassMeans {
         self.total.iter().map(|total| *total as f64 / self.steps() as f64).collect()
     }
 
+    /// Class means `[K, D]` in steps of 1/256, rounded to nearest, ties up; they fit i16 as |component| <= 127.
+    pub fn rounded(&self) -> Vec<i16> {
+        const SHIFT: u32 = STEP_BITS - 8;
+        self.rows.iter().map(|steps| ((steps + (1 << (SHIFT - 1))) >> SHIFT) as i16).collect()
+    }
+
+    /// What [`ClassSums::means`] of `sums` is, given that these differ from those behind `self` in `changed` classes only,
+    /// ascending: a fold costs as much as its classes, not as all of them.
+    pub fn updated(&self, sums: &ClassSums, changed: &[usize]) -> Self {
+        let d = self.embedding_len;
+        let mut means = self.clone();
+        // From the back, so that places before a class that vanishes stay right.
+        for class in changed.iter().rev() {
+            let Ok(k) = means.classes.binary_search(class) else { continue };
+            let row = &mut means.rows[k * d..][..d];
+            for (total, mean) in means.total.iter_mut().zip(&*row) {
+                *total -= mean;
+            }
+            means.counts[k] = sums.counts[*class];
+            if means.counts[k] == 0 {
+                means.rows.drain(k * d..(k + 1) * d);
+                means.classes.remove(k);
+                means.counts.remove(k);
+                means.scatters.remove(k);
+                continue;
+            }
+            for ((mean, total), new) in row.iter_mut().zip(&mut means.total).zip(sums.mean_of(*class)) {
+                *mean = new;
+                *total += new;
+            }
+            means.scatters[k] = sums.scatter_of(*class);
+        }
+        means
+    }
+
     /// Class mean minus centre, `[D]`, for the k-th class that has samples; one rounding each.
     pub fn centred_mean(&self, k: usize) -> Vec<f64> {
         let row = &self.rows[k * self.embedding_len..][..self.embedding_len];
@@ -139,7 +183,8 @@ impl ClassMeans {
     /// Mean squared distance of samples to their class mean, pooled over classes, unbiased; 0 where every class has one
     /// sample.
     pub fn variance_within(&self) -> f64 {
-        self.variance_within
+        let freedom: u64 = self.counts.iter().map(|count| u64::from(*count) - 1).sum();
+        if freedom > 0 { self.scatters.iter().sum::<f64>() / freedom as f64 } else { 0.0 }
     }
 
     /// Embedding minus centre, `[D]`, one rounding each.
@@ -260,6 +305,29 @@ mod tests {
         less.remove(whole.live().nth(5).unwrap().0);
         let expected = ClassSums::of(&Training::of(&less).unwrap());
         assert_eq!((sums.counts, sums.sums), (expected.counts, expected.sums));
+    }
+
+    #[test]
+    fn updated_means_are_those_of_the_sums_bit_for_bit() {
+        let set = synthetic::clusters(4, 3, 16, 9);
+        let training = Training::of(&set).unwrap();
+        let whole = ClassSums::of(&training);
+        let means = whole.means();
+        let of = |class: usize| training.samples.iter().filter(move |sample| sample.class == class);
+        // One sample of class 0, two of class 3, and class 1 whole.
+        let mut sums = whole.clone();
+        of(0).take(1).chain(of(1)).chain(of(3).take(2)).for_each(|sample| sums.remove(sample.class, sample.embedding));
+        let updated = means.updated(&sums, &[0, 1, 3]);
+        assert_eq!(updated, sums.means());
+        assert_eq!(updated.classes, [0, 2, 3]);
+    }
+
+    #[test]
+    fn rounded_means_are_in_steps_of_a_256th() {
+        let rows = [(0, [127i8, -127, 1].to_vec()), (0, [127, -127, 2].to_vec()), (1, [0, 1, -1].to_vec())];
+        let set = synthetic::set_of(&rows);
+        let means = ClassSums::of(&Training::of(&set).unwrap()).means();
+        assert_eq!(means.rounded(), [127 * 256, -127 * 256, 384, 0, 256, -256]);
     }
 
     #[test]

@@ -164,6 +164,30 @@ pub enum WireError {
     /// 26: another bundle is active than the one the request was made for.
     #[error("no bundle with this hash is installed")]
     UnknownBundle,
+    /// 27: too few samples to promise the false-reject rate asked for.
+    #[error("a false-reject rate that low cannot be promised from {n} samples; {n_needed} are needed")]
+    TooFewToPromise {
+        /// Samples whose class keeps another input without them.
+        n: u32,
+        /// Least number that can promise the rate.
+        n_needed: u32,
+    },
+    /// 28: no rate.
+    #[error("a false-reject rate must be more than 0 and less than 1")]
+    BadRate,
+    /// 29: the new head does worse than the active one on what both know; it was not activated.
+    #[error(
+        "new head not activated: of {n} samples of the classes it shares with the active head it gets {n_correct_new} \
+         right, the active one {n_correct_old}; allowed are 5 in 100 less"
+    )]
+    HeadWorse {
+        /// Samples asked about.
+        n: u32,
+        /// Right by the active head.
+        n_correct_old: u32,
+        /// Right by the new head.
+        n_correct_new: u32,
+    },
 }
 
 /// What is wrong with a bundle file.

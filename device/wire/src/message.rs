@@ -190,6 +190,18 @@ pub enum Request<'a> {
         #[serde(borrow)]
         ids: Batch<'a, SampleId>,
     },
+    /// As [`Request::Train`], with rejection of unknown inputs, and the new head held against the active one: refused
+    /// with [`WireError::HeadWorse`] if it loses on what both know. Changes state; answered by [`Response::Trained`].
+    TrainChecked {
+        /// Which head.
+        head: HeadChoice,
+        /// Activate although the active head knows more samples or does better on what both know.
+        force: bool,
+        /// Rate of false rejects to promise, over 0 and under 1; `None`: nothing is rejected.
+        unknown: Option<f64>,
+    },
+    /// Looks for samples that may carry a wrong label, and for near duplicates; answered by [`Response::Review`].
+    Review,
 }
 
 /// What a board answers.
@@ -281,6 +293,25 @@ pub enum Response<'a> {
         /// Ascending.
         #[serde(borrow)]
         ids: Batch<'a, SampleId>,
+    },
+    /// To [`Request::TrainChecked`].
+    Trained {
+        /// The head, active now.
+        head: HeadInfo,
+        /// How it rejects; `None` where nothing can be left out.
+        rejection: Option<RejectionInfo>,
+        /// Against the head of before; `None` if there was none, or too little in common.
+        comparison: Option<HeadComparison>,
+    },
+    /// To [`Request::Review`].
+    Review {
+        /// What was looked at and found.
+        counts: ReviewCounts,
+        /// Samples that are taken for another class, worst first; the first ones of `counts.n_doubtful`.
+        #[serde(borrow)]
+        doubtful: Batch<'a, DoubtfulSample>,
+        /// Pairs of near duplicates, contradictions first; the first ones of `counts.n_duplicates`.
+        duplicates: Batch<'a, DuplicatePair>,
     },
 }
 
@@ -474,6 +505,75 @@ pub struct ClassScore {
     pub score: f64,
 }
 
+/// How a head rejects unknown inputs.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct RejectionInfo {
+    /// Samples that the rate is calibrated on.
+    pub n: u32,
+    /// Rate of false rejects promised; `None`: nothing is rejected.
+    pub rate: Option<f64>,
+    /// Negatives in the set.
+    pub n_negatives: u32,
+    /// Negatives that the rate rejects; 0 without a rate.
+    pub n_negatives_rejected: u32,
+    /// Least rate that rejects nine of ten negatives; `None` without negatives, or if none does.
+    pub negatives_rate: Option<f64>,
+}
+
+/// Two heads on the samples of the classes that both know.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HeadComparison {
+    /// Samples asked about.
+    pub n: u32,
+    /// Right by the head of before.
+    pub n_correct_old: u32,
+    /// Right by the new head among the classes of the old one.
+    pub n_correct_new: u32,
+}
+
+/// What a review looked at and found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReviewCounts {
+    /// Class samples whose label was looked at; of the others nothing of their class would be left.
+    pub n_assessed: u32,
+    /// Samples that are taken for another class.
+    pub n_doubtful: u32,
+    /// Samples among them whose label is suspected to be wrong.
+    pub n_suspected: u32,
+    /// Samples compared with each other.
+    pub n_compared: u32,
+    /// Pairs of near duplicates that differ in label or session.
+    pub n_duplicates: u32,
+}
+
+/// A sample that is taken for another class by all the others.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct DoubtfulSample {
+    /// The sample.
+    pub id: SampleId,
+    /// What it says.
+    pub label: Label,
+    /// What it looks like.
+    pub looks_like: Label,
+    /// Score of that class minus score of its own, in cosine units; over 0.
+    pub margin: f64,
+    /// The margin is so large that the label is suspected.
+    pub suspected: bool,
+}
+
+/// Two samples that are nearly the same and differ in label or session.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct DuplicatePair {
+    /// The one with the smaller id.
+    pub a: SampleId,
+    /// The other.
+    pub b: SampleId,
+    /// Cosine of their embeddings.
+    pub cosine: f64,
+    /// They say different things.
+    pub labels_differ: bool,
+}
+
 /// What was left out together.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Protocol {
@@ -627,6 +727,7 @@ impl Request<'_> {
             | Request::RemoveSamples { .. }
             | Request::Relabel { .. }
             | Request::Train { .. }
+            | Request::TrainChecked { .. }
             | Request::PushRecords { .. }
             | Request::PushHead { .. } => true,
             Request::DeviceInfo
@@ -636,6 +737,7 @@ impl Request<'_> {
             | Request::ListSamples { .. }
             | Request::Predict { .. }
             | Request::Evaluate { .. }
+            | Request::Review
             | Request::PullRecords { .. }
             | Request::PullTombstones { .. }
             | Request::PullHead { .. }
@@ -674,6 +776,10 @@ impl Response<'_> {
             Response::Evaluation { classes, confusion, .. } => {
                 check_items(classes)?;
                 check_items(confusion)
+            }
+            Response::Review { doubtful, duplicates, .. } => {
+                check_items(doubtful)?;
+                check_items(duplicates)
             }
             Response::Records { records } => check_records(records),
             Response::Tombstones { ids } | Response::Ids { ids } => check_items(ids),

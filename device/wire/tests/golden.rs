@@ -5,8 +5,9 @@ use std::fmt::Debug;
 
 use graft_wire::error::BundleFault;
 use graft_wire::message::{
-    BundleInfo, BundleInstalled, ChoiceReason, ClassCounts, ClassScore, ConfusionCell, DeviceInfo, EvaluationSummary,
-    HeadChoice, HeadInfo, HeadKind, Input, Prediction, Protocol, Record, SampleRow, push_item,
+    BundleInfo, BundleInstalled, ChoiceReason, ClassCounts, ClassScore, ConfusionCell, DeviceInfo, DoubtfulSample,
+    DuplicatePair, EvaluationSummary, HeadChoice, HeadComparison, HeadInfo, HeadKind, Input, Prediction, Protocol,
+    Record, RejectionInfo, ReviewCounts, SampleRow, push_item,
 };
 use graft_wire::{
     Batch, ClientId, DeviceId, Digest, Label, LabelKind, Part, Request, RequestEnvelope, Response, ResponseEnvelope,
@@ -134,6 +135,10 @@ fn requests_about_heads_are_golden() {
     check_request(Request::Evaluate { head: HeadChoice::Ridge }, "0d 01");
     check_request(Request::PullHead { offset: 0 }, "11 00");
     check_request(Request::PushHead { head: &[1, 2, 3] }, "12 03 010203");
+    let train = |unknown| Request::TrainChecked { head: HeadChoice::Auto, force: false, unknown };
+    check_request(train(None), "15 02 00 00");
+    check_request(train(Some(0.5)), "15 02 00 01 000000000000e03f");
+    check_request(Request::Review, "16");
 }
 
 #[test]
@@ -258,6 +263,29 @@ fn responses_about_heads_are_golden() {
          08 03 6e7574 05 02 04 03
          04 00 ac02 02",
     );
+    let rejection =
+        RejectionInfo { n: 300, rate: Some(0.5), n_negatives: 3, n_negatives_rejected: 2, negatives_rate: Some(0.75) };
+    let comparison = HeadComparison { n: 300, n_correct_old: 2, n_correct_new: 1 };
+    check_response(
+        Ok(Response::Trained { head: head(), rejection: Some(rejection), comparison: Some(comparison) }),
+        "00 0e 01 {hash} {space} {set} ac02 05 01 000000000000f03f 02 01 000000000000e03f 01 dc0b
+         01 ac02 01 000000000000e03f 03 02 01 000000000000e83f
+         01 ac02 02 01",
+    );
+    let counts = ReviewCounts { n_assessed: 300, n_doubtful: 1, n_suspected: 1, n_compared: 301, n_duplicates: 1 };
+    let doubtful =
+        DoubtfulSample { id: ID, label: label("nut"), looks_like: label("bolt"), margin: 0.5, suspected: true };
+    let duplicate = DuplicatePair { a: ID, b: SampleId([2; 16]), cosine: 1.0, labels_differ: true };
+    let (doubtful, duplicates) = (items(&[doubtful]), items(&[duplicate]));
+    let duplicates = Batch::new(&duplicates);
+    check_response(
+        Ok(Response::Review { counts, doubtful: Batch::new(&doubtful), duplicates }),
+        &format!(
+            "00 0f ac02 01 01 ad02 01 22 {{id}} 03 6e7574 04 626f6c74 000000000000e03f 01
+             29 {{id}} {} 000000000000f03f 01",
+            "02".repeat(16)
+        ),
+    );
 }
 
 #[test]
@@ -293,6 +321,9 @@ fn errors_are_golden() {
         (WireError::EmbeddingLength { found: 1, expected: 2 }, "18 01 02"),
         (WireError::Unsolvable, "19"),
         (WireError::UnknownBundle, "1a"),
+        (WireError::TooFewToPromise { n: 1, n_needed: 19 }, "1b 01 13"),
+        (WireError::BadRate, "1c"),
+        (WireError::HeadWorse { n: 3, n_correct_old: 2, n_correct_new: 1 }, "1d 03 02 01"),
     ];
     for (error, golden) in errors {
         check_response(Err(error), &format!("01 {}", golden.replace("{ones}", &"01".repeat(32))));
@@ -301,10 +332,10 @@ fn errors_are_golden() {
 
 #[test]
 fn variants_of_a_later_version_are_refused() {
-    let request = unhex(&expand("{client} ac02 15"));
+    let request = unhex(&expand("{client} ac02 17"));
     assert!(RequestEnvelope::decode(&request).is_err());
-    assert!(ResponseEnvelope::decode(&unhex("ac02000e")).is_err());
-    assert!(ResponseEnvelope::decode(&unhex("ac02011b")).is_err());
+    assert!(ResponseEnvelope::decode(&unhex("ac020010")).is_err());
+    assert!(ResponseEnvelope::decode(&unhex("ac02011e")).is_err());
 }
 
 #[test]

@@ -79,7 +79,8 @@ pub enum Command {
     /// Classify files on a board.
     #[command(after_help = EXIT_CODES)]
     Predict(PredictArgs),
-    /// Measure accuracy: on a folder, or by leaving out sessions of the board's own samples.
+    /// Measure accuracy: on a folder, or by leaving out sessions of the board's own samples; then also which samples to
+    /// look at.
     #[command(after_help = EXIT_CODES)]
     Eval(EvalArgs),
     /// Pull sample sets and heads of boards into the host store and merge them.
@@ -88,6 +89,9 @@ pub enum Command {
     /// Send the merged set of the host store to boards.
     #[command(after_help = EXIT_CODES)]
     Push(PushArgs),
+    /// Write a board's head as a file for other programs.
+    #[command(after_help = EXIT_CODES)]
+    Export(ExportArgs),
     /// Simulated boards: list them, or run some on pseudo terminals.
     #[command(after_help = EXIT_CODES)]
     Sim(SimArgs),
@@ -369,7 +373,12 @@ pub struct TrainArgs {
     /// Which head.
     #[arg(long, value_name = "HEAD", default_value = "auto")]
     pub head: HeadArg,
-    /// Train although the board's head was pushed and knows more samples than the board holds.
+    /// Share of known inputs that may be rejected, e.g. 0.05; whatever looks less known than all but this share of the
+    /// samples is unknown. Needs 1 / RATE - 1 samples. Without it nothing is rejected.
+    #[arg(long, value_name = "RATE", value_parser = rate)]
+    pub unknown: Option<f64>,
+    /// Activate the head although the board's present one was pushed and knows more samples than the board holds, or
+    /// gets 5 % more of the samples right that both know.
     #[arg(long)]
     pub force: bool,
 }
@@ -427,6 +436,28 @@ pub struct PushArgs {
     pub dry_run: bool,
 }
 
+/// `graft export`.
+#[derive(Args, Clone, Debug)]
+pub struct ExportArgs {
+    /// onnx runs anywhere (int8 embedding in, label and scores out); safetensors and npz hold the numbers.
+    #[arg(long, value_name = "FORMAT", default_value = "onnx")]
+    pub format: ExportFormat,
+    /// The file to write.
+    #[arg(short, long, value_name = "FILE")]
+    pub output: PathBuf,
+}
+
+/// `--format`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum ExportFormat {
+    /// For ONNX Runtime and others.
+    Onnx,
+    /// Tensors with metadata.
+    Safetensors,
+    /// For numpy.
+    Npz,
+}
+
 /// `graft sim`.
 #[derive(Args, Clone, Debug)]
 pub struct SimArgs {
@@ -445,6 +476,14 @@ fn fraction(text: &str) -> Result<f64, String> {
         Ok(x) if (0.0..=1.0).contains(&x) => Ok(x),
         Ok(x) if x > 1.0 && x <= 100.0 => Err(format!("{text} is over 1; for {text} percent type {}", x / 100.0)),
         _ => Err("a fraction in 0..1 is needed, e.g. 0.9".into()),
+    }
+}
+
+/// A fraction that is neither none nor all.
+fn rate(text: &str) -> Result<f64, String> {
+    match fraction(text)? {
+        rate if rate > 0.0 && rate < 1.0 => Ok(rate),
+        _ => Err("a rate of false rejects is more than 0 and less than 1, e.g. 0.05".into()),
     }
 }
 
@@ -509,6 +548,9 @@ mod tests {
             "graft sim --devices 0 --pty",
             "graft eval --min-accuracy 90",
             "graft train -q -v",
+            "graft train --unknown 0",
+            "graft train --unknown 1",
+            "graft train --unknown 5",
         ] {
             let error = parse(line).expect_err(line);
             assert!(!matches!(error.kind(), ErrorKind::DisplayVersion), "{line}");

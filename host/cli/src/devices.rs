@@ -214,7 +214,13 @@ pub fn refusal(error: &WireError, name: &str) -> CliError {
         WireError::HeadKnowsMore { .. } => {
             format!("send its samples too (graft push -d {name}), or train anyway: graft train -d {name} --force")
         }
-        WireError::NothingToLeaveOut { .. } => format!("graft collect -d {name} --class NAME --from DIR"),
+        WireError::HeadWorse { .. } => {
+            format!("look for wrong labels: graft eval -d {name}; or activate it: graft train -d {name} --force")
+        }
+        WireError::BadRate => format!("graft train -d {name} --unknown 0.05"),
+        WireError::NothingToLeaveOut { .. } | WireError::TooFewToPromise { .. } => {
+            format!("graft collect -d {name} --class NAME --from DIR")
+        }
         WireError::BadHead => format!("graft push -d {name}"),
         WireError::NoSignal => "try another picture; this one is empty for the backbone".into(),
         WireError::Unsolvable => format!("graft train -d {name} --head ncm"),
@@ -280,6 +286,8 @@ mod tests {
             (WireError::InputLength { found: 1, expected: 2 }, 4, "graft device info"),
             (WireError::HashMismatch { found: Digest([0; 32]), expected: Digest([1; 32]) }, 5, "graft flash"),
             (WireError::HeadKnowsMore { head: 9, held: 3 }, 1, "--force"),
+            (WireError::HeadWorse { n: 30, n_correct_old: 29, n_correct_new: 20 }, 1, "--force"),
+            (WireError::TooFewToPromise { n: 0, n_needed: 19 }, 1, "graft collect"),
             (WireError::DiskFull, 1, "graft samples rm"),
         ];
         for (refused, code, help) in cases {

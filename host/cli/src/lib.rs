@@ -20,6 +20,7 @@ pub mod commands;
 pub mod context;
 pub mod devices;
 pub mod error;
+pub mod export;
 pub mod files;
 pub mod host_store;
 pub mod inputs;

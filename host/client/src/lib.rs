@@ -29,5 +29,8 @@ pub use address::{Address, AddressError};
 pub use board::{Board, CallError};
 pub use connect::{ConnectError, ConnectOptions, Timeouts, sim_dir};
 pub use link::{LinkError, Patience, Transport};
-pub use owned::{Collected, EvaluationReport, InputRef, Merged, NewSample, OwnedRecord, PredictionReport, Removed};
+pub use owned::{
+    Collected, EvaluationReport, InputRef, Merged, NewSample, OwnedRecord, PredictionReport, Removed, ReviewReport,
+    TrainReport,
+};
 pub use seen::Seen;

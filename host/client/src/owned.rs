@@ -1,6 +1,9 @@
 //! Answers and arguments that own their bytes; on the wire they borrow from the receive buffer.
 
-use graft_wire::message::{ClassCounts, ClassScore, ConfusionCell, EvaluationSummary, Input, Prediction, Record};
+use graft_wire::message::{
+    ClassCounts, ClassScore, ConfusionCell, DoubtfulSample, DuplicatePair, EvaluationSummary, HeadComparison, HeadInfo,
+    Input, Prediction, Record, RejectionInfo, ReviewCounts,
+};
 use graft_wire::{Digest, Label, LabelKind, Part, SampleId, SampleMeta, SessionId, SpaceId};
 
 /// What a sample or a prediction is made from.
@@ -111,6 +114,28 @@ pub struct PredictionReport {
     pub prediction: Prediction,
     /// Class scores, best first, at most 16.
     pub scores: Vec<ClassScore>,
+}
+
+/// A trained head with what was measured on the way.
+#[derive(Clone, Debug, PartialEq)]
+pub struct TrainReport {
+    /// The head, active now.
+    pub head: HeadInfo,
+    /// How it rejects; `None` where nothing can be left out.
+    pub rejection: Option<RejectionInfo>,
+    /// Against the head of before; `None` if there was none, or too little in common.
+    pub comparison: Option<HeadComparison>,
+}
+
+/// Samples that deserve a look.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ReviewReport {
+    /// What was looked at and found.
+    pub counts: ReviewCounts,
+    /// Samples that are taken for another class, worst first.
+    pub doubtful: Vec<DoubtfulSample>,
+    /// Near duplicates, contradictions first.
+    pub duplicates: Vec<DuplicatePair>,
 }
 
 /// An evaluation with its counts.

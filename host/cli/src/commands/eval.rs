@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use graft_client::{Board, CallError, EvaluationReport};
+use graft_client::{Board, CallError, EvaluationReport, ReviewReport};
 use graft_heads::wilson_interval;
 use graft_wire::message::{HeadChoice, HeadKind, Protocol, SampleRow};
 use graft_wire::{Label, LabelKind, SessionId, WireError};
@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 
 use super::Done;
 use super::predict::Session;
+use super::review;
 use super::train::{choice, kind_name};
 use crate::args::EvalArgs;
 use crate::context::Context;
@@ -38,16 +39,29 @@ struct Figures {
     confusion: Vec<(String, String, u32)>,
 }
 
+/// Outcome of either way to evaluate.
+struct Evaluated {
+    figures: Figures,
+    /// Of `--json`, without the figures.
+    object: Value,
+    /// Samples to look at, where those of the board were evaluated.
+    review: Option<ReviewReport>,
+    failure: Option<CliError>,
+}
+
 /// Runs `graft eval`.
 ///
 /// # Errors
 /// Nothing to evaluate on, a missed gate (exit code 6), or whatever stops board or link.
 pub fn run(context: &Context, args: &EvalArgs) -> Result<Done, CliError> {
-    let (figures, mut object, mut failure) = match &args.dir {
+    let Evaluated { figures, mut object, review, mut failure } = match &args.dir {
         Some(dir) => on_folder(context, args, dir)?,
         None => on_own_samples(context, args)?,
     };
     print(context, &figures);
+    if let Some(review) = &review {
+        review::print(context, review, context.devices.first().map_or("DEVICE", |device| device));
+    }
     if let (Value::Object(all), Value::Object(figures)) = (&mut object, figures_json(&figures)) {
         all.extend(figures);
     }
@@ -62,7 +76,7 @@ pub fn run(context: &Context, args: &EvalArgs) -> Result<Done, CliError> {
     Ok(Done { object, failure })
 }
 
-fn on_folder(context: &Context, args: &EvalArgs, dir: &Path) -> Result<(Figures, Value, Option<CliError>), CliError> {
+fn on_folder(context: &Context, args: &EvalArgs, dir: &Path) -> Result<Evaluated, CliError> {
     let mut skipped = Skipped::default();
     let files = find(dir, &mut skipped)?;
     if !files.is_empty() && files.iter().all(|file| file.class.is_none()) {
@@ -125,10 +139,10 @@ fn on_folder(context: &Context, args: &EvalArgs, dir: &Path) -> Result<(Figures,
         "n_skipped": skipped.len(), "skipped": skipped.json(), "n_negatives": n_negatives, "n_rejected": n_rejected,
     });
     let failure = skipped.verdict(n_used, args.strict, &dir.display().to_string()).err();
-    Ok((figures, object, failure))
+    Ok(Evaluated { figures, object, review: None, failure })
 }
 
-fn on_own_samples(context: &Context, args: &EvalArgs) -> Result<(Figures, Value, Option<CliError>), CliError> {
+fn on_own_samples(context: &Context, args: &EvalArgs) -> Result<Evaluated, CliError> {
     let mut device = devices::one(context)?;
     let space = device.bundle()?.space;
     let head = match (args.head, &device.info.head) {
@@ -164,7 +178,8 @@ fn on_own_samples(context: &Context, args: &EvalArgs) -> Result<(Figures, Value,
             what_to_collect(&rows)
         ));
     }
-    let object = json!({
+    let review = device.call(Board::review)?;
+    let mut object = json!({
         "schema": "graft.eval/1", "device": device.name, "device_id": device.id().to_string(),
         "space": space.to_string(),
         "protocol": match summary.protocol {
@@ -173,7 +188,10 @@ fn on_own_samples(context: &Context, args: &EvalArgs) -> Result<(Figures, Value,
         },
         "kind": kind_name(summary.kind), "n_folds": summary.n_folds, "n_skipped": summary.n_skipped,
     });
-    Ok((of_report(&report), object, None))
+    if let (Value::Object(all), Value::Object(found)) = (&mut object, review::json(&review)) {
+        all.extend(found);
+    }
+    Ok(Evaluated { figures: of_report(&report), object, review: Some(review), failure: None })
 }
 
 /// What a set lacks before it can be evaluated, class by class.
@@ -258,19 +276,33 @@ fn print(context: &Context, figures: &Figures) {
         }
     }
     if names.len() <= MATRIX_CLASSES_MAX {
-        let header: Vec<&str> = std::iter::once("true \\ predicted").chain(names.iter().copied()).collect();
+        let header: Vec<&str> =
+            std::iter::once("true \\ predicted").chain(names.iter().copied()).chain(["share right"]).collect();
         let right: Vec<usize> = (1..header.len()).collect();
         let mut table = plain_table(&header, &right);
-        for (truth, _, _) in &figures.classes {
+        for (truth, n, right) in &figures.classes {
             let cell = |predicted: &&str| {
                 let found = figures.confusion.iter().find(|(t, p, _)| t == truth && p == predicted);
                 found.map_or("·".to_owned(), |(_, _, n)| n.to_string())
             };
-            table.add_row(std::iter::once(truth.clone()).chain(names.iter().map(cell)));
+            // A class of which no sample counts has no share.
+            let share = if *n > 0 { percent(f64::from(*right) / f64::from(*n)) } else { "-".to_owned() };
+            table.add_row(std::iter::once(truth.clone()).chain(names.iter().map(cell)).chain([share]));
         }
         output.table(&table);
         return;
     }
+    // Beyond, the classes with the lowest share and what is confused most often.
+    let mut classes: Vec<_> = figures.classes.iter().filter(|(_, n, right)| right < n).collect();
+    classes.sort_by(|(_, n, right), (_, m, other)| {
+        (u64::from(*right) * u64::from(*m)).cmp(&(u64::from(*other) * u64::from(*n)))
+    });
+    let mut table = plain_table(&["worst classes", "n", "right", "share"], &[1, 2, 3]);
+    for (label, n, right) in classes.into_iter().take(MATRIX_CLASSES_MAX) {
+        let share = percent(f64::from(*right) / f64::from(*n));
+        table.add_row([label.clone(), n.to_string(), right.to_string(), share]);
+    }
+    output.table(&table);
     let mut wrong: Vec<_> = figures.confusion.iter().filter(|(t, p, _)| t != p).collect();
     wrong.sort_by_key(|(_, _, n)| std::cmp::Reverse(*n));
     for (truth, predicted, n) in wrong.into_iter().take(MATRIX_CLASSES_MAX) {

@@ -10,11 +10,13 @@ pub mod collect;
 pub mod demo;
 pub mod device;
 pub mod eval;
+pub mod export;
 pub mod flash;
 pub mod inspect;
 pub mod predict;
 pub mod push;
 pub mod quantize;
+mod review;
 pub mod samples;
 pub mod sim;
 pub mod sync;
@@ -74,6 +76,7 @@ pub fn execute(context: &Context, command: &Command) -> Result<Done, CliError> {
         Command::Eval(args) => eval::run(context, args),
         Command::Sync(args) => sync::run(context, args),
         Command::Push(args) => push::run(context, args),
+        Command::Export(args) => export::run(context, args),
         Command::Sim(args) => sim::run(context, args),
     }
 }

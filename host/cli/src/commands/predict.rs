@@ -192,9 +192,10 @@ fn line(path: &Path, report: &PredictionReport) -> String {
     let prediction = &report.prediction;
     let label = prediction.label.as_ref().map_or("unknown", |l| l.as_str());
     let sure = match (prediction.probability, prediction.p_value) {
-        (Some(probability), _) => format!("probability {probability:.2}"),
-        (None, Some(p_value)) => format!("p-value {p_value:.2}"),
-        (None, None) => format!("score {:.3}", prediction.score),
+        // What was rejected has no class whose probability could be told.
+        (Some(probability), _) if prediction.label.is_some() => format!("probability {probability:.2}"),
+        (_, Some(p_value)) => format!("p-value {p_value:.3}"),
+        (_, None) => format!("score {:.3}", prediction.score),
     };
     let ms = f64::from(prediction.embed_us.saturating_add(prediction.head_us)) / 1e3;
     format!("{}  {label}  {sure}  {ms:.1} ms", path.display())
@@ -229,8 +230,9 @@ mod tests {
         };
         let report = PredictionReport { prediction: prediction.clone(), scores: Vec::new() };
         assert_eq!(line(Path::new("a.jpg"), &report), "a.jpg  bolt  score 0.500  2.0 ms");
-        let rejected = Prediction { label: None, unknown: Some(true), p_value: Some(0.01), ..prediction };
+        let rejected =
+            Prediction { label: None, unknown: Some(true), p_value: Some(0.01), probability: Some(0.9), ..prediction };
         let report = PredictionReport { prediction: rejected, scores: Vec::new() };
-        assert_eq!(line(Path::new("a.jpg"), &report), "a.jpg  unknown  p-value 0.01  2.0 ms");
+        assert_eq!(line(Path::new("a.jpg"), &report), "a.jpg  unknown  p-value 0.010  2.0 ms");
     }
 }

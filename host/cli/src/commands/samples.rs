@@ -17,7 +17,7 @@ use crate::output::{count, plain_table};
 /// Fewest digits of an abbreviated id.
 const PREFIX_MIN: usize = 4;
 /// Digits of ids in tables; unique for some thousand samples.
-const SHOWN_DIGITS: usize = 10;
+pub(super) const SHOWN_DIGITS: usize = 10;
 
 /// Runs `graft samples ...`.
 ///

@@ -1,6 +1,8 @@
 //! `graft train`: a head from the embeddings that the board holds.
 
-use graft_wire::message::{ChoiceReason, HeadChoice, HeadInfo, HeadKind};
+use graft_client::{CallError, TrainReport};
+use graft_wire::WireError;
+use graft_wire::message::{ChoiceReason, HeadChoice, HeadComparison, HeadInfo, HeadKind, RejectionInfo};
 use serde_json::{Value, json};
 
 use super::Done;
@@ -16,7 +18,8 @@ use crate::output::{count, percent};
 /// Fewer than two classes, or whatever stops board or link.
 pub fn run(context: &Context, args: &TrainArgs) -> Result<Done, CliError> {
     devices::each(context, "graft.train/1", |device| {
-        let head = device.call(|board| board.train(choice(args.head), args.force))?;
+        let asked = device.try_call(|board| board.train_checked(choice(args.head), args.force, args.unknown));
+        let TrainReport { head, rejection, comparison } = asked.map_err(|error| explained(&error, &device.name))?;
         context.output.line(format!(
             "trained {} on {} of {} in {:.1} ms ({})",
             kind_name(head.kind),
@@ -25,13 +28,76 @@ pub fn run(context: &Context, args: &TrainArgs) -> Result<Done, CliError> {
             f64::from(head.train_us) / 1e3,
             reason_text(&head),
         ));
+        if let Some(HeadComparison { n, n_correct_old, n_correct_new }) = comparison {
+            context.output.detail(format!(
+                "of {} of known classes it gets {n_correct_new} right, the head of before {n_correct_old}",
+                count(n, "sample")
+            ));
+        }
+        if let Some(rejection) = &rejection {
+            rejection_text(rejection, &device.name).iter().for_each(|line| context.output.line(line));
+        }
         let mut object = head_json(&head);
         if let Value::Object(map) = &mut object {
             map.insert("device".into(), device.name.clone().into());
             map.insert("device_id".into(), device.id().to_string().into());
             map.insert("ms".into(), (f64::from(head.train_us) / 1e3).into());
+            map.insert("rejection".into(), rejection.as_ref().map_or(Value::Null, rejection_json));
+            map.insert("comparison".into(), comparison.as_ref().map_or(Value::Null, comparison_json));
         }
         Ok(object)
+    })
+}
+
+/// A refusal to train, with what to type where `--unknown` or `--force` is at stake.
+fn explained(error: &CallError, name: &str) -> CliError {
+    let error_of_board = devices::call_error(error, name);
+    match error {
+        CallError::Refused(WireError::TooFewToPromise { n, .. }) if *n > 0 => {
+            let least = (1e4 / f64::from(n + 1)).ceil() / 1e4;
+            let help = format!(
+                "collect more (graft collect -d {name} --class NAME --from DIR), or allow more false rejects: \
+                 graft train -d {name} --unknown {least}"
+            );
+            error_of_board.with_help(help)
+        }
+        _ => error_of_board,
+    }
+}
+
+/// How the head rejects, for people.
+fn rejection_text(rejection: &RejectionInfo, name: &str) -> Vec<String> {
+    let mut lines = Vec::new();
+    let RejectionInfo { n, rate, n_negatives, n_negatives_rejected, negatives_rate } = *rejection;
+    if let Some(rate) = rate {
+        let negatives = match n_negatives {
+            0 => String::new(),
+            n => format!("; {n_negatives_rejected} of {} rejected", count(n, "negative")),
+        };
+        let calibrated = count(n, "sample");
+        lines.push(format!(
+            "unknown inputs are rejected, and {} of known ones ({calibrated}){negatives}",
+            percent(rate)
+        ));
+    }
+    // Only where it says something new: most negatives are let through.
+    if let Some(tight) = negatives_rate.filter(|tight| rate.is_none_or(|rate| *tight > rate)) {
+        let rate = (tight * 1e4).ceil() / 1e4;
+        lines.push(format!("to reject nine of ten negatives: graft train -d {name} --unknown {rate}"));
+    }
+    lines
+}
+
+fn rejection_json(rejection: &RejectionInfo) -> Value {
+    json!({
+        "n_calibration": rejection.n, "rate": rejection.rate, "n_negatives": rejection.n_negatives,
+        "n_negatives_rejected": rejection.n_negatives_rejected, "negatives_rate": rejection.negatives_rate,
+    })
+}
+
+fn comparison_json(comparison: &HeadComparison) -> Value {
+    json!({
+        "n": comparison.n, "n_correct_old": comparison.n_correct_old, "n_correct_new": comparison.n_correct_new,
     })
 }
 
@@ -110,5 +176,29 @@ mod tests {
         assert!(reason_text(&one_shot).contains("single sample"));
         assert_eq!(head_json(&head)["reason"], "best_by_session");
         assert_eq!(head_json(&head)["balanced_accuracy"], 0.875);
+    }
+
+    #[test]
+    fn rejection_is_told_with_its_rate_and_a_stricter_one() {
+        let rejection = RejectionInfo {
+            n: 40,
+            rate: Some(0.05),
+            n_negatives: 9,
+            n_negatives_rejected: 4,
+            negatives_rate: Some(0.2),
+        };
+        let lines = rejection_text(&rejection, "sim:a");
+        let first = "unknown inputs are rejected, and 5.0 % of known ones (40 samples); 4 of 9 negatives rejected";
+        assert_eq!(lines, [first, "to reject nine of ten negatives: graft train -d sim:a --unknown 0.2"]);
+        let none = RejectionInfo { rate: None, n_negatives: 0, negatives_rate: None, ..rejection };
+        assert!(rejection_text(&none, "sim:a").is_empty());
+    }
+
+    #[test]
+    fn a_promise_that_cannot_be_kept_names_one_that_can() {
+        let refused = CallError::Refused(WireError::TooFewToPromise { n: 14, n_needed: 19 });
+        let error = explained(&refused, "sim:a");
+        assert!(error.what.ends_with("cannot be promised from 14 samples; 19 are needed"), "{error}");
+        assert!(error.help.ends_with("graft train -d sim:a --unknown 0.0667"), "{error}");
     }
 }

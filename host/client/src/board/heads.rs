@@ -4,7 +4,7 @@ use graft_wire::message::{HeadChoice, HeadInfo};
 use graft_wire::{Digest, Request, Response, SpaceId, WireError};
 
 use super::{Board, CallError, items, other_kind};
-use crate::owned::{EvaluationReport, InputRef, PredictionReport};
+use crate::owned::{EvaluationReport, InputRef, PredictionReport, ReviewReport, TrainReport};
 
 /// Longest head taken: `[8192, 4096]` in f64, doubled.
 const HEAD_BYTES_MAX: u32 = 1 << 29;
@@ -16,6 +16,36 @@ impl Board {
     /// [`CallError`]; the head of before stays active if the board refused.
     pub fn train(&mut self, head: HeadChoice, force: bool) -> Result<HeadInfo, CallError> {
         self.call(Request::Train { head, force }, read_head)
+    }
+
+    /// The same with a promised rate of false rejects (`unknown`), and held against the active head: unless forced, the
+    /// head of before stays if the new one does worse on what both know.
+    ///
+    /// # Errors
+    /// [`CallError`]; [`WireError::HeadWorse`], [`WireError::TooFewToPromise`], [`WireError::BadRate`].
+    pub fn train_checked(
+        &mut self,
+        head: HeadChoice,
+        force: bool,
+        unknown: Option<f64>,
+    ) -> Result<TrainReport, CallError> {
+        self.call(Request::TrainChecked { head, force, unknown }, |response| match response {
+            Response::Trained { head, rejection, comparison } => Ok(TrainReport { head, rejection, comparison }),
+            _ => Err(other_kind()),
+        })
+    }
+
+    /// Samples that may carry a wrong label, and near duplicates.
+    ///
+    /// # Errors
+    /// [`CallError`]; [`WireError::TooFewClasses`] where labels cannot be doubted.
+    pub fn review(&mut self) -> Result<ReviewReport, CallError> {
+        self.call(Request::Review, |response| match response {
+            Response::Review { counts, doubtful, duplicates } => {
+                Ok(ReviewReport { counts, doubtful: items(&doubtful)?, duplicates: items(&duplicates)? })
+            }
+            _ => Err(other_kind()),
+        })
     }
 
     /// Embeds and classifies.

@@ -1,0 +1,37 @@
+//! The numbers of a head, for whoever runs it elsewhere.
+
+use crate::head::{Head, Model};
+
+/// How scores `[C]` follow from an int8 embedding `x` `[D]` and the numbers of a head.
+#[derive(Clone, Copy, Debug, PartialEq)]
+#[non_exhaustive]
+pub enum HeadNumbers<'a> {
+    /// `matrix x + offsets`.
+    Linear {
+        /// `[C, D]`, row-major.
+        matrix: &'a [f32],
+        /// `[C]`.
+        offsets: &'a [f64],
+    },
+    /// `matrix (x - centre) / |x - centre| + offsets`; the offsets alone where `x` is the centre.
+    Cosine {
+        /// `[D]`.
+        centre: &'a [f64],
+        /// `[C, D]`, row-major.
+        matrix: &'a [f32],
+        /// `[C]`.
+        offsets: &'a [f64],
+    },
+}
+
+impl Head {
+    /// The numbers behind [`Head::classify`].
+    pub fn numbers(&self) -> HeadNumbers<'_> {
+        match &self.model {
+            Model::Ncm(ncm) => {
+                HeadNumbers::Cosine { centre: &ncm.centre, matrix: &ncm.prototypes, offsets: &ncm.offsets }
+            }
+            Model::Ridge { ridge, .. } => HeadNumbers::Linear { matrix: &ridge.weights, offsets: &ridge.biases },
+        }
+    }
+}
