@@ -117,14 +117,15 @@ pub(super) unsafe fn depthwise(
         let job =
             Job { shape, header: Header::read(block), weights: &block[HEADER_LINES..], n_quads, n, target: &target };
         for oy in (0..shape.output.h).step_by(n_rows) {
+            if n_quads == 1 && is_direct(shape, n) {
+                let rows = core::array::from_fn(|i| row_at(shape, input, oy, i));
+                let row_len = shape.output.w * shape.output.c;
+                // SAFETY: rows hold the input's pixels, and the slice the output's.
+                unsafe { job.run_direct(rows, zero_point_in, first, &mut output[oy * row_len..][..row_len]) };
+                continue;
+            }
             for quad in 0..n_quads {
-                let source = |i: usize| {
-                    let at = oy * shape.window.stride[0] + (quad * QUAD + i) * shape.window.dilation[0];
-                    at.checked_sub(shape.window.pad_before[0]).filter(|y| *y < shape.input.h)
-                };
-                let rows: [Option<&[i8]>; QUAD] = core::array::from_fn(|i| {
-                    source(i).map(|y| &input[y * shape.input.w * shape.input.c..][..shape.input.w * shape.input.c])
-                });
+                let rows = core::array::from_fn(|i| row_at(shape, input, oy, quad * QUAD + i));
                 // SAFETY: scratch has a place for every column's quads.
                 unsafe { interleave(shape, rows, first, n, zero_point_in, quad, n_quads, n_vectors, scratch) };
             }
@@ -135,6 +136,21 @@ pub(super) unsafe fn depthwise(
             unsafe { job.run(scratch, n_rows, first, out) };
         }
     }
+}
+
+/// Input row of window row `i` for output row `oy`; None in the padding.
+fn row_at<'a>(shape: &ConvShape, input: &'a [i8], oy: usize, i: usize) -> Option<&'a [i8]> {
+    let (window, dims) = (&shape.window, shape.input);
+    let at = oy * window.stride[0] + i * window.dilation[0];
+    let y = at.checked_sub(window.pad_before[0]).filter(|y| *y < dims.h)?;
+    Some(&input[y * dims.w * dims.c..][..dims.w * dims.c])
+}
+
+/// True if three columns of quads stay in registers: 3x3 windows with stride 2, where two of three columns are new each
+/// time. With stride 1 columns serve three windows, and writing them once is faster.
+fn is_direct(shape: &ConvShape, n: usize) -> bool {
+    let window = &shape.window;
+    n_rows(shape) == 1 && window.kernel[1] == 3 && window.dilation[1] == 1 && window.stride[1] == 2 && n >= HALF
 }
 
 /// One block of channels over one pass of rows.
@@ -176,6 +192,85 @@ impl Job<'_> {
                 (_, _, _) => self.passes::<1, 1, 7, INTEGER>(columns, n_rows, first, out),
             }
         }
+    }
+
+    /// As [`Job::run`], from the rows themselves.
+    ///
+    /// # Safety
+    /// As [`depthwise`]; `rows` whole input rows, [`is_direct`].
+    #[inline(always)]
+    unsafe fn run_direct(&self, rows: [Option<&[i8]>; QUAD], zero_point: i32, first: usize, out: &mut [i8]) {
+        // SAFETY: passed on.
+        unsafe {
+            match (self.n, self.header.form()) {
+                (BLOCK, SINGLE) => self.direct::<4, SINGLE>(rows, zero_point, first, out),
+                (BLOCK, DOUBLE) => self.direct::<4, DOUBLE>(rows, zero_point, first, out),
+                (BLOCK, _) => self.direct::<4, INTEGER>(rows, zero_point, first, out),
+                (_, SINGLE) => self.direct::<2, SINGLE>(rows, zero_point, first, out),
+                (_, DOUBLE) => self.direct::<2, DOUBLE>(rows, zero_point, first, out),
+                (_, _) => self.direct::<2, INTEGER>(rows, zero_point, first, out),
+            }
+        }
+    }
+
+    /// Three columns of quads move along one output row, two at a time; V vectors of channels.
+    #[inline(always)]
+    unsafe fn direct<const V: usize, const FORM: u32>(
+        &self,
+        rows: [Option<&[i8]>; QUAD],
+        zero_point: i32,
+        first: usize,
+        out: &mut [i8],
+    ) {
+        let dims = self.shape.output;
+        assert!(self.weights.len() == 3 * V && self.n == V * LANES && first + self.n <= dims.c);
+        assert!(out.len() >= dims.w * dims.c);
+        let weights = self.weights.as_ptr();
+        // SAFETY: weights and outputs as asserted; columns check themselves.
+        unsafe {
+            let padding = _mm512_set1_epi8(zero_point as i8 ^ -128);
+            let mut columns = [[padding; V]; 3];
+            columns[2] = self.column::<V>(rows, 0, first, padding);
+            for ox in 0..dims.w {
+                columns[0] = columns[2];
+                columns[1] = self.column::<V>(rows, 2 * ox + 1, first, padding);
+                columns[2] = self.column::<V>(rows, 2 * ox + 2, first, padding);
+                let mut sums = [padding; V];
+                for (v, sum) in sums.iter_mut().enumerate() {
+                    *sum = self.header.start(v);
+                    for (kx, column) in columns.iter().enumerate() {
+                        *sum = _mm512_dpbusd_epi32(*sum, column[v], _mm512_load_si512(weights.add(kx * V + v).cast()));
+                    }
+                }
+                self.finish::<V, FORM>(sums, out.as_mut_ptr().add(ox * dims.c + first));
+            }
+        }
+    }
+
+    /// Quads of padded column `column`.
+    #[inline(always)]
+    unsafe fn column<const V: usize>(
+        &self,
+        rows: [Option<&[i8]>; QUAD],
+        column: usize,
+        first: usize,
+        padding: __m512i,
+    ) -> [__m512i; V] {
+        let dims = self.shape.input;
+        let Some(x) = column.checked_sub(self.shape.window.pad_before[1]).filter(|x| *x < dims.w) else {
+            return [padding; V];
+        };
+        let mut column = [padding; V];
+        // SAFETY: rows hold `w` pixels of `c` channels, and the block's are among them.
+        unsafe {
+            let sign = _mm512_set1_epi8(-128);
+            if V == 4 {
+                column.copy_from_slice(&quads_of_block(rows, x * dims.c + first, padding, sign)[..V]);
+            } else {
+                column.copy_from_slice(&quads_of_half(rows, x * dims.c + first, padding, sign)[..V]);
+            }
+        }
+        column
     }
 
     /// V vectors of channels, R output rows, X columns at a time.
@@ -331,35 +426,15 @@ unsafe fn interleave(
                 continue;
             };
             if n == BLOCK {
-                let mut quad = [padding; QUAD];
-                for (quad, row) in quad.iter_mut().zip(&rows) {
-                    if let Some(row) = row {
-                        *quad = _mm512_xor_si512(_mm512_loadu_si512(row.as_ptr().add(x * c + first).cast()), sign);
-                    }
+                let quads = quads_of_block(rows, x * c + first, padding, sign);
+                for (v, quad) in quads.into_iter().enumerate() {
+                    _mm512_store_si512(to.add(v).cast(), quad);
                 }
-                let [a, b, c, d] = quad;
-                let (low, high) = (_mm512_unpacklo_epi8(a, b), _mm512_unpackhi_epi8(a, b));
-                let (low2, high2) = (_mm512_unpacklo_epi8(c, d), _mm512_unpackhi_epi8(c, d));
-                _mm512_store_si512(to.cast(), _mm512_unpacklo_epi16(low, low2));
-                _mm512_store_si512(to.add(1).cast(), _mm512_unpackhi_epi16(low, low2));
-                _mm512_store_si512(to.add(2).cast(), _mm512_unpacklo_epi16(high, high2));
-                _mm512_store_si512(to.add(3).cast(), _mm512_unpackhi_epi16(high, high2));
             } else if n == HALF {
-                let (padding, sign) = (_mm512_castsi512_si256(padding), _mm512_castsi512_si256(sign));
-                let mut quad = [padding; QUAD];
-                for (quad, row) in quad.iter_mut().zip(&rows) {
-                    if let Some(row) = row {
-                        *quad = _mm256_xor_si256(_mm256_loadu_si256(row.as_ptr().add(x * c + first).cast()), sign);
-                    }
+                let quads = quads_of_half(rows, x * c + first, padding, sign);
+                for (v, quad) in quads.into_iter().enumerate() {
+                    _mm512_store_si512(to.add(v).cast(), quad);
                 }
-                let [a, b, c, d] = quad;
-                let (low, high) = (_mm256_unpacklo_epi8(a, b), _mm256_unpackhi_epi8(a, b));
-                let (low2, high2) = (_mm256_unpacklo_epi8(c, d), _mm256_unpackhi_epi8(c, d));
-                let to = to.cast::<__m256i>();
-                _mm256_store_si256(to, _mm256_unpacklo_epi16(low, low2));
-                _mm256_store_si256(to.add(1), _mm256_unpacklo_epi16(high, high2));
-                _mm256_store_si256(to.add(2), _mm256_unpackhi_epi16(low, low2));
-                _mm256_store_si256(to.add(3), _mm256_unpackhi_epi16(high, high2));
             } else {
                 let mask = first_of_16(n);
                 let (padding, sign) = (_mm512_castsi512_si128(padding), _mm512_castsi512_si128(sign));
@@ -379,5 +454,56 @@ unsafe fn interleave(
                 _mm_store_si128(to.add(3), _mm_unpackhi_epi16(high, high2));
             }
         }
+    }
+}
+
+/// Quads of 64 channels from `at` on; rows that are not there hold `padding`.
+///
+/// # Safety
+/// AVX-512 F and BW; rows reach to `at + 64`.
+#[inline(always)]
+unsafe fn quads_of_block(rows: [Option<&[i8]>; QUAD], at: usize, padding: __m512i, sign: __m512i) -> [__m512i; 4] {
+    unsafe {
+        let mut bytes = [padding; QUAD];
+        for (bytes, row) in bytes.iter_mut().zip(&rows) {
+            if let Some(row) = row {
+                *bytes = _mm512_xor_si512(_mm512_loadu_si512(row.as_ptr().add(at).cast()), sign);
+            }
+        }
+        let [a, b, c, d] = bytes;
+        let (low, high) = (_mm512_unpacklo_epi8(a, b), _mm512_unpackhi_epi8(a, b));
+        let (low2, high2) = (_mm512_unpacklo_epi8(c, d), _mm512_unpackhi_epi8(c, d));
+        [
+            _mm512_unpacklo_epi16(low, low2),
+            _mm512_unpackhi_epi16(low, low2),
+            _mm512_unpacklo_epi16(high, high2),
+            _mm512_unpackhi_epi16(high, high2),
+        ]
+    }
+}
+
+/// Quads of 32 channels from `at` on, in the order of [`channel_of`].
+///
+/// # Safety
+/// AVX-512 F and BW; rows reach to `at + 32`.
+#[inline(always)]
+unsafe fn quads_of_half(rows: [Option<&[i8]>; QUAD], at: usize, padding: __m512i, sign: __m512i) -> [__m512i; 2] {
+    unsafe {
+        let (padding, sign) = (_mm512_castsi512_si256(padding), _mm512_castsi512_si256(sign));
+        let mut bytes = [padding; QUAD];
+        for (bytes, row) in bytes.iter_mut().zip(&rows) {
+            if let Some(row) = row {
+                *bytes = _mm256_xor_si256(_mm256_loadu_si256(row.as_ptr().add(at).cast()), sign);
+            }
+        }
+        let [a, b, c, d] = bytes;
+        let (low, high) = (_mm256_unpacklo_epi8(a, b), _mm256_unpackhi_epi8(a, b));
+        let (low2, high2) = (_mm256_unpacklo_epi8(c, d), _mm256_unpackhi_epi8(c, d));
+        let even = [_mm256_unpacklo_epi16(low, low2), _mm256_unpacklo_epi16(high, high2)];
+        let odd = [_mm256_unpackhi_epi16(low, low2), _mm256_unpackhi_epi16(high, high2)];
+        [
+            _mm512_inserti64x4(_mm512_castsi256_si512(even[0]), even[1], 1),
+            _mm512_inserti64x4(_mm512_castsi256_si512(odd[0]), odd[1], 1),
+        ]
     }
 }
