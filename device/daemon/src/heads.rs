@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use graft_heads::{Comparison, Duplicates, EvaluateError, Head, Judged, Suspects, duplicates, evaluate, suspects};
 use graft_wire::message::{
-    ClassScore, DoubtfulSample, DuplicatePair, HeadChoice, HeadComparison, Input, Prediction, RejectionInfo,
+    ClassScore, DoubtfulSample, DuplicatePair, HeadChoice, HeadComparison, HeadInfo, Input, Prediction, RejectionInfo,
     ReviewCounts,
 };
 use graft_wire::{Batch, Response, SpaceId, WireError};
@@ -23,13 +23,7 @@ impl Daemon {
     /// A pure function of the set in memory; no input is embedded again. Rejects nothing, compares with nothing.
     pub(crate) fn train(&mut self, exchange: &Exchange, choice: HeadChoice, force: bool) -> Result<Vec<u8>, Failure> {
         let (head, train_us) = self.trained(choice, force, None)?;
-        let active = self.active()?;
-        let space = active.row.space;
-        let bytes = head.encode();
-        let trained = ActiveHead::new(head, false, false);
-        let response = exchange.encode(Response::Head(active.head_info(&trained, train_us)));
-        self.activate_head(exchange, &space, &bytes, trained, &response)?;
-        Ok(response)
+        self.install(exchange, head, train_us, Response::Head)
     }
 
     /// The same with a promised rate of false rejects, and not for the worse unless forced.
@@ -42,7 +36,6 @@ impl Daemon {
     ) -> Result<Vec<u8>, Failure> {
         let (head, train_us) = self.trained(choice, force, unknown)?;
         let active = self.active()?;
-        let space = active.row.space;
         let old = active.head.as_ref().map(|old| &old.head);
         let comparison = old.and_then(|old| Comparison::of(old, &head, &active.set));
         if let Some(Comparison { n, n_correct_old, n_correct_new }) = comparison.filter(|c| c.is_loss() && !force) {
@@ -60,10 +53,22 @@ impl Daemon {
             n_negatives_rejected: calibration.rate().map_or(0, |rate| calibration.n_negatives_rejected(rate)),
             negatives_rate: calibration.rate_for_negatives(),
         });
+        self.install(exchange, head, train_us, |head| Response::Trained { head, rejection, comparison })
+    }
+
+    /// Makes a head of the set in memory the active one, in one transaction with the response.
+    fn install(
+        &mut self,
+        exchange: &Exchange,
+        head: Head,
+        train_us: u32,
+        response: impl FnOnce(HeadInfo) -> Response<'static>,
+    ) -> Result<Vec<u8>, Failure> {
+        let active = self.active()?;
+        let space = active.row.space;
         let bytes = head.encode();
         let trained = ActiveHead::new(head, false, false);
-        let info = active.head_info(&trained, train_us);
-        let response = exchange.encode(Response::Trained { head: info, rejection, comparison });
+        let response = exchange.encode(response(active.head_info(&trained, train_us)));
         self.activate_head(exchange, &space, &bytes, trained, &response)?;
         Ok(response)
     }
@@ -79,8 +84,8 @@ impl Daemon {
             return Err(WireError::HeadKnowsMore { head: head.n_samples(), held }.into());
         }
         let started = Instant::now();
-        let mut head = Head::train(&active.set, choice)?;
-        match head.calibrate(&active.set, unknown) {
+        let (head, calibrated) = Head::train_calibrated(&active.set, choice, unknown)?;
+        match calibrated {
             // Without a promise a head is worth having even if it cannot be calibrated.
             Err(error) if unknown.is_none() => self.log(&format!("head is not calibrated: {error}")),
             outcome => outcome?,

@@ -1,15 +1,12 @@
 //! Left-out predictions of each head without new forward passes, and the choice between heads.
 
-use alloc::vec::Vec;
-
 use graft_wire::message::{ChoiceReason, HeadKind, Protocol};
 
-use crate::folds::{Fold, Plan, Predictions};
+use crate::basis::Basis;
+use crate::folds::{Plan, Predictions};
 use crate::leave_out::left_out_scores;
-use crate::ncm::Ncm;
 use crate::ridge::{Ridge, System};
-use crate::sums::{ClassMeans, ClassSums};
-use crate::training::{TrainError, Training};
+use crate::training::TrainError;
 use crate::vector::argmax;
 
 /// What `auto` took.
@@ -28,25 +25,23 @@ pub(crate) struct Choice {
 /// the safer one.
 const TIE_TO_RIDGE_SHOTS_MIN: u32 = 5;
 
-/// Compares the heads on `training` by leaving out; returns the ridge head with its lambda_rel if it won.
+/// Compares the heads by leaving out; returns the ridge head with its lambda_rel if it won.
 ///
 /// A class of one sample cannot be compared on, and is where ridge loses (DESIGN.md, "Embedding"): nearest class mean.
 ///
 /// # Errors
 /// As [`System::new`] and [`System::solve`].
-pub(crate) fn choose(
-    training: &Training<'_>,
-    means: &ClassMeans,
-) -> Result<(Choice, Option<(Ridge, f64)>), TrainError> {
+pub(crate) fn choose(basis: &Basis<'_>) -> Result<(Choice, Option<(Ridge, f64)>), TrainError> {
+    let training = basis.training;
     let one_shot = Choice { kind: HeadKind::Ncm, reason: ChoiceReason::OneShot, balanced_accuracy: None };
     if training.counts.contains(&1) {
         return Ok((one_shot, None));
     }
     let Ok(plan) = Plan::of(training) else { return Ok((one_shot, None)) };
-    let system = System::new(training, means)?;
+    let system = basis.system()?;
     let lambda_rel = system.choose_lambda()?;
-    let ncm = ncm_predictions(training, &plan).balanced_accuracy(training);
-    let ridge = ridge_predictions(&system, lambda_rel, &plan)?.balanced_accuracy(training);
+    let ncm = ncm_predictions(basis, &plan).balanced_accuracy(training);
+    let ridge = ridge_predictions(system, lambda_rel, &plan)?.balanced_accuracy(training);
     let many = training.counts.iter().all(|count| *count >= TIE_TO_RIDGE_SHOTS_MIN);
     let reason = match plan.protocol {
         Protocol::LeaveOneSessionOut => ChoiceReason::BestBySession,
@@ -61,40 +56,14 @@ pub(crate) fn choose(
 }
 
 /// Per fold the head of the sums without it: the very head that training without the fold gives.
-pub(crate) fn ncm_predictions(training: &Training<'_>, plan: &Plan) -> Predictions {
-    let mut predictions = Predictions::none(training.samples.len());
-    let whole = whole(training);
+pub(crate) fn ncm_predictions(basis: &Basis<'_>, plan: &Plan) -> Predictions {
+    let mut predictions = Predictions::none(basis.training.samples.len());
     for fold in &plan.folds {
-        let means = means_without(training, &whole, fold);
-        let ncm = Ncm::fit(&means);
-        for i in &fold.test {
-            // Without any direction all scores are 0, and the tie goes to the smallest label.
-            let best = ncm.as_ref().map_or(0, |ncm| argmax(&ncm.scores(training.samples[*i].embedding)));
-            predictions.0[*i] = Some(means.classes[best]);
+        for (i, scores) in fold.test.iter().zip(basis.ncm_scores(&basis.means_without(fold), fold)) {
+            predictions.0[*i] = Some(argmax(&scores));
         }
     }
     predictions
-}
-
-/// Class means without a fold, exactly those of a set that never held it. `whole`: sums and means of everything.
-pub(crate) fn means_without(training: &Training<'_>, whole: &(ClassSums, ClassMeans), fold: &Fold) -> ClassMeans {
-    let mut sums = whole.0.clone();
-    let mut changed: Vec<usize> = Vec::new();
-    for i in &fold.removed {
-        let sample = &training.samples[*i];
-        sums.remove(sample.class, sample.embedding);
-        changed.push(sample.class);
-    }
-    changed.sort_unstable();
-    changed.dedup();
-    whole.1.updated(&sums, &changed)
-}
-
-/// Sums and means of all samples, for [`means_without`].
-pub(crate) fn whole(training: &Training<'_>) -> (ClassSums, ClassMeans) {
-    let sums = ClassSums::of(training);
-    let means = sums.means();
-    (sums, means)
 }
 
 /// Per fold the ridge head fitted without it, at the kappa of the whole set, in closed form.

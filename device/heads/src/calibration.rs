@@ -24,17 +24,14 @@ use alloc::vec::Vec;
 
 use graft_wire::LabelKind;
 
-use crate::auto;
+use crate::basis::Basis;
 use crate::folds::{Fold, calibration_folds};
-use crate::head::{Head, Model};
+use crate::head::Model;
 use crate::known::{self, Known, Means, combined};
 use crate::leave_out::left_out_scores;
-use crate::ncm::Ncm;
-use crate::ridge::System;
 use crate::set::SampleSet;
-use crate::sums::{ClassMeans, ClassSums};
 use crate::temperature::{self, HeldOut};
-use crate::training::{TrainError, Training};
+use crate::training::TrainError;
 
 /// Most calibration scores a head carries, and most negatives: 32 KiB each, and a resolution far below any useful rate.
 pub const SCORES_MAX: usize = 4096;
@@ -81,17 +78,22 @@ pub enum CalibrateError {
 }
 
 impl Calibration {
-    /// Calibrates `head`, which was trained on `set`; None if nothing can be left out and no rate is stated.
+    /// Calibrates the head of `model`, which was trained on `set`, whose `basis` is at hand; None if nothing can be left out and no rate is stated.
     ///
     /// # Errors
     /// [`CalibrateError::Rate`], [`CalibrateError::TooFew`] where `(n + 1) * rate < 1`, [`CalibrateError::Train`].
-    pub(crate) fn of(set: &SampleSet, head: &Head, rate: Option<f64>) -> Result<Option<Self>, CalibrateError> {
+    pub(crate) fn of(
+        set: &SampleSet,
+        basis: &Basis<'_>,
+        model: &Model,
+        rate: Option<f64>,
+    ) -> Result<Option<Self>, CalibrateError> {
         // Written so that NaN fails as well.
         if let Some(rate) = rate.filter(|rate| !(*rate > 0.0 && *rate < 1.0)) {
             return Err(CalibrateError::Rate { rate });
         }
-        let training = Training::of(set)?;
-        let folds = calibration_folds(&training, SCORES_MAX);
+        let training = basis.training;
+        let folds = calibration_folds(training, SCORES_MAX);
         let n: usize = folds.iter().map(|fold| fold.test.len()).sum();
         if let Some(rate) = rate.filter(|rate| !can_promise(*rate, n)) {
             return Err(CalibrateError::TooFew { rate, n: n as u32, n_needed: n_needed(rate) });
@@ -99,10 +101,9 @@ impl Calibration {
         if n == 0 {
             return Ok(None);
         }
-        let means = ClassSums::of(&training).means();
-        let system = System::new(&training, &means)?;
-        let known = Known { ridge: system.fit(known::LAMBDA_REL)?, means: Means::of(&means, training.embedding_len) };
-        let (mut scores, held_out) = left_out(&training, &system, &head.model, &folds)?;
+        let ridge = basis.system()?.fit(known::LAMBDA_REL)?;
+        let known = Known { ridge, means: Means::of(basis.means, training.embedding_len) };
+        let (mut scores, held_out) = left_out(basis, model, &folds)?;
         scores.sort_by(f64::total_cmp);
         let negatives = set.live().filter(|(_, meta, _)| meta.kind == LabelKind::Negative);
         let mut negatives: Vec<f64> = negatives.take(SCORES_MAX).map(|(.., x)| known.score(x)).collect();
@@ -165,12 +166,8 @@ pub fn n_needed(rate: f64) -> u32 {
 }
 
 /// Left-out scores: of rejection, and of the head itself with the sample's class.
-fn left_out(
-    training: &Training<'_>,
-    system: &System<'_>,
-    model: &Model,
-    folds: &[Fold],
-) -> Result<(Vec<f64>, Vec<HeldOut>), TrainError> {
+fn left_out(basis: &Basis<'_>, model: &Model, folds: &[Fold]) -> Result<(Vec<f64>, Vec<HeldOut>), TrainError> {
+    let (training, system) = (basis.training, basis.system()?);
     let ridge_at = |lambda_rel| left_out_scores(&system.solve(lambda_rel, system.kappa(lambda_rel))?, folds);
     let ridge = ridge_at(known::LAMBDA_REL)?;
     let mut own = match model {
@@ -178,13 +175,12 @@ fn left_out(
         Model::Ridge { lambda_rel, .. } => ridge_at(*lambda_rel)?,
         Model::Ncm(_) => Vec::new(),
     };
-    let whole = auto::whole(training);
     let (mut scores, mut held_out) = (Vec::new(), Vec::new());
     for (number, (fold, ridge)) in folds.iter().zip(&ridge).enumerate() {
-        let means = auto::means_without(training, &whole, fold);
+        let means = basis.means_without(fold);
         let near = Means::of(&means, training.embedding_len);
         if let Model::Ncm(_) = model {
-            own.push(ncm_scores(training, &means, fold));
+            own.push(basis.ncm_scores(&means, fold));
         }
         for ((i, ridge), own) in fold.test.iter().zip(ridge).zip(&own[number]) {
             let sample = &training.samples[*i];
@@ -195,25 +191,14 @@ fn left_out(
     Ok((scores, held_out))
 }
 
-/// Scores `[test][C]` of the nearest-class-mean head of `means`.
-pub(crate) fn ncm_scores(training: &Training<'_>, means: &ClassMeans, fold: &Fold) -> Vec<Vec<f64>> {
-    let ncm = Ncm::fit(means);
-    let of = |i: &usize| {
-        let mut scores = alloc::vec![f64::NEG_INFINITY; training.n_classes()];
-        let found = ncm.as_ref().map(|ncm| ncm.scores(training.samples[*i].embedding));
-        for (k, class) in means.classes.iter().enumerate() {
-            // Without any direction all scores are 0, as in a head.
-            scores[*class] = found.as_ref().map_or(0.0, |found| found[k]);
-        }
-        scores
-    };
-    fold.test.iter().map(of).collect()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::head::Head;
+    use crate::ridge::System;
+    use crate::sums::ClassSums;
     use crate::synthetic;
+    use crate::training::Training;
     use alloc::format;
     use alloc::string::ToString;
     use graft_wire::message::HeadChoice;

@@ -9,10 +9,9 @@ use alloc::vec::Vec;
 use graft_wire::message::{ClassCounts, ConfusionCell, EvaluationSummary, HeadChoice, HeadKind};
 
 use crate::auto;
+use crate::basis::{Basis, Whole};
 use crate::folds::Plan;
-use crate::ridge::System;
 use crate::set::SampleSet;
-use crate::sums::ClassSums;
 use crate::training::{TrainError, Training};
 
 /// 97.5 % quantile of the normal distribution.
@@ -69,17 +68,18 @@ pub fn evaluate(set: &SampleSet, choice: HeadChoice) -> Result<Evaluation, Evalu
         n_sessions: left.n_sessions,
         n_classes: training.n_classes() as u32,
     })?;
-    let means = ClassSums::of(&training).means();
+    let whole = Whole::of(&training);
+    let basis = Basis::new(&training, &whole);
     let kind = match choice {
         HeadChoice::Ncm => HeadKind::Ncm,
         HeadChoice::Ridge => HeadKind::Ridge,
-        HeadChoice::Auto => auto::choose(&training, &means)?.0.kind,
+        HeadChoice::Auto => auto::choose(&basis)?.0.kind,
     };
     let predictions = match kind {
-        HeadKind::Ncm => auto::ncm_predictions(&training, &plan),
+        HeadKind::Ncm => auto::ncm_predictions(&basis, &plan),
         HeadKind::Ridge => {
-            let system = System::new(&training, &means)?;
-            auto::ridge_predictions(&system, system.choose_lambda()?, &plan)?
+            let system = basis.system()?;
+            auto::ridge_predictions(system, system.choose_lambda()?, &plan)?
         }
     };
     let tally = predictions.tally(&training);

@@ -34,6 +34,23 @@ pub(crate) struct NothingLeft {
     pub n_sessions: u32,
 }
 
+/// Indices of samples that belong together, ascending.
+struct Groups {
+    by_session: BTreeMap<SessionId, Vec<usize>>,
+    by_input: BTreeMap<Digest, Vec<usize>>,
+}
+
+impl Groups {
+    fn of(training: &Training<'_>) -> Self {
+        let (mut by_session, mut by_input): (BTreeMap<_, Vec<_>>, BTreeMap<_, Vec<_>>) = Default::default();
+        for (i, sample) in training.samples.iter().enumerate() {
+            by_session.entry(sample.meta.session).or_default().push(i);
+            by_input.entry(sample.meta.digest).or_default().push(i);
+        }
+        Self { by_session, by_input }
+    }
+}
+
 impl Plan {
     /// By session; by input where sessions leave under 80 % of the samples to count.
     ///
@@ -43,12 +60,7 @@ impl Plan {
     /// # Errors
     /// [`NothingLeft`] if no sample counts either way.
     pub fn of(training: &Training<'_>) -> Result<Self, NothingLeft> {
-        let mut by_session: BTreeMap<SessionId, Vec<usize>> = BTreeMap::new();
-        let mut by_input: BTreeMap<Digest, Vec<usize>> = BTreeMap::new();
-        for (i, sample) in training.samples.iter().enumerate() {
-            by_session.entry(sample.meta.session).or_default().push(i);
-            by_input.entry(sample.meta.digest).or_default().push(i);
-        }
+        let Groups { by_session, by_input } = Groups::of(training);
         let plan = |protocol, groups: Vec<Vec<usize>>| {
             let folds: Vec<Fold> = groups.into_iter().filter_map(|group| fold(training, &by_input, group)).collect();
             Self { protocol, n: folds.iter().map(|fold| fold.test.len()).sum(), folds }
@@ -68,12 +80,7 @@ impl Plan {
 /// A sample's whole session is left out where its class has samples in another session, else its input alone. Of more
 /// than `n_max` samples the first by id are tested; ids are hashes, so that these are a random part.
 pub(crate) fn calibration_folds(training: &Training<'_>, n_max: usize) -> Vec<Fold> {
-    let mut by_session: BTreeMap<SessionId, Vec<usize>> = BTreeMap::new();
-    let mut by_input: BTreeMap<Digest, Vec<usize>> = BTreeMap::new();
-    for (i, sample) in training.samples.iter().enumerate() {
-        by_session.entry(sample.meta.session).or_default().push(i);
-        by_input.entry(sample.meta.digest).or_default().push(i);
-    }
+    let Groups { by_session, by_input } = Groups::of(training);
     let mut tested = vec![false; training.samples.len()];
     let mut folds = Vec::new();
     for group in by_session.into_values().chain(by_input.values().cloned()) {

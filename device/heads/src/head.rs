@@ -6,12 +6,12 @@ use graft_wire::message::{ChoiceReason, HeadChoice, HeadKind};
 use graft_wire::{Digest, Label, SpaceId};
 
 use crate::auto;
+use crate::basis::{Basis, Whole};
 use crate::calibration::{CalibrateError, Calibration};
 use crate::format::{self, HeadFormatError};
 use crate::ncm::Ncm;
-use crate::ridge::{Ridge, System};
+use crate::ridge::Ridge;
 use crate::set::SampleSet;
-use crate::sums::ClassSums;
 use crate::temperature::probability;
 use crate::training::{TrainError, Training};
 use crate::vector::argmax;
@@ -68,20 +68,43 @@ impl Head {
     /// [`TrainError`] under two classes, over the cap of classes, or if nothing distinguishes them.
     pub fn train(set: &SampleSet, choice: HeadChoice) -> Result<Self, TrainError> {
         let training = Training::of(set)?;
-        let means = ClassSums::of(&training).means();
+        let whole = Whole::of(&training);
+        Self::of(set, &Basis::new(&training, &whole), choice)
+    }
+
+    /// [`Self::train`], then [`Self::calibrate`], at less than the cost of both: the inner result is that of calibrating,
+    /// and the head is there even if it failed.
+    ///
+    /// # Errors
+    /// As [`Self::train`].
+    pub fn train_calibrated(
+        set: &SampleSet,
+        choice: HeadChoice,
+        rate: Option<f64>,
+    ) -> Result<(Self, Result<(), CalibrateError>), TrainError> {
+        let training = Training::of(set)?;
+        let whole = Whole::of(&training);
+        let basis = Basis::new(&training, &whole);
+        let mut head = Self::of(set, &basis, choice)?;
+        let calibrated = head.calibrate_on(set, &basis, rate);
+        Ok((head, calibrated))
+    }
+
+    fn of(set: &SampleSet, basis: &Basis<'_>, choice: HeadChoice) -> Result<Self, TrainError> {
+        let training = basis.training;
         let named = |kind| auto::Choice { kind, reason: ChoiceReason::Named, balanced_accuracy: None };
         let (choice, solved) = match choice {
             HeadChoice::Ncm => (named(HeadKind::Ncm), None),
             HeadChoice::Ridge => {
-                let system = System::new(&training, &means)?;
+                let system = basis.system()?;
                 let lambda_rel = system.choose_lambda()?;
                 (named(HeadKind::Ridge), Some((system.fit(lambda_rel)?, lambda_rel)))
             }
-            HeadChoice::Auto => auto::choose(&training, &means)?,
+            HeadChoice::Auto => auto::choose(basis)?,
         };
         let model = match solved {
             Some((ridge, lambda_rel)) => Model::Ridge { ridge, lambda_rel },
-            None => Model::Ncm(Ncm::fit(&means).ok_or_else(|| training.no_spread())?),
+            None => Model::Ncm(Ncm::fit(basis.means).ok_or_else(|| training.no_spread())?),
         };
         Ok(Self {
             space: set.space(),
@@ -90,7 +113,7 @@ impl Head {
             reason: choice.reason,
             balanced_accuracy: choice.balanced_accuracy,
             embedding_len: training.embedding_len,
-            labels: training.labels.into_iter().cloned().collect(),
+            labels: training.labels.iter().copied().cloned().collect(),
             model,
             calibration: None,
         })
@@ -102,7 +125,13 @@ impl Head {
     /// # Errors
     /// [`CalibrateError`]; the head is as before.
     pub fn calibrate(&mut self, set: &SampleSet, rate: Option<f64>) -> Result<(), CalibrateError> {
-        self.calibration = Calibration::of(set, self, rate)?;
+        let training = Training::of(set)?;
+        let whole = Whole::of(&training);
+        self.calibrate_on(set, &Basis::new(&training, &whole), rate)
+    }
+
+    fn calibrate_on(&mut self, set: &SampleSet, basis: &Basis<'_>, rate: Option<f64>) -> Result<(), CalibrateError> {
+        self.calibration = Calibration::of(set, basis, &self.model, rate)?;
         Ok(())
     }
 

@@ -22,6 +22,7 @@ extern crate alloc;
 extern crate std;
 
 mod auto;
+mod basis;
 pub mod calibration;
 mod calibration_format;
 pub mod compare;

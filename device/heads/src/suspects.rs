@@ -14,8 +14,7 @@ use alloc::vec::Vec;
 
 use graft_wire::{Label, LabelKind, SampleId};
 
-use crate::auto;
-use crate::calibration::ncm_scores;
+use crate::basis::{Basis, Whole};
 use crate::folds::calibration_folds;
 use crate::set::SampleSet;
 use crate::training::{TrainError, Training};
@@ -63,12 +62,13 @@ pub fn suspects(set: &SampleSet) -> Result<Suspects, TrainError> {
     let training = Training::of(set)?;
     let ids: Vec<SampleId> =
         set.live().filter(|(_, meta, _)| meta.kind == LabelKind::Class).map(|(id, ..)| id).collect();
-    let whole = auto::whole(&training);
+    let whole = Whole::of(&training);
+    let basis = Basis::new(&training, &whole);
     let mut ranked = Vec::new();
     let mut n_assessed = 0;
     for fold in calibration_folds(&training, SAMPLES_MAX) {
-        let means = auto::means_without(&training, &whole, &fold);
-        for (i, mut scores) in fold.test.iter().zip(ncm_scores(&training, &means, &fold)) {
+        let means = basis.means_without(&fold);
+        for (i, mut scores) in fold.test.iter().zip(basis.ncm_scores(&means, &fold)) {
             n_assessed += 1;
             let class = training.samples[*i].class;
             let own = core::mem::replace(&mut scores[class], f64::NEG_INFINITY);

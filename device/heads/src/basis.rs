@@ -1,0 +1,79 @@
+//! What all heads of one set are made from: sums, means, and the factored system.
+
+use alloc::vec;
+use alloc::vec::Vec;
+use core::cell::OnceCell;
+
+use crate::folds::Fold;
+use crate::ncm::Ncm;
+use crate::ridge::System;
+use crate::sums::{ClassMeans, ClassSums};
+use crate::training::{TrainError, Training};
+
+/// Sums and means of all samples.
+pub(crate) struct Whole {
+    sums: ClassSums,
+    means: ClassMeans,
+}
+
+impl Whole {
+    pub fn of(training: &Training<'_>) -> Self {
+        let sums = ClassSums::of(training);
+        let means = sums.means();
+        Self { sums, means }
+    }
+}
+
+/// A training view with what does not depend on the head. The system is factored once, when it is first asked for.
+pub(crate) struct Basis<'a> {
+    pub training: &'a Training<'a>,
+    pub means: &'a ClassMeans,
+    sums: &'a ClassSums,
+    system: OnceCell<System<'a>>,
+}
+
+impl<'a> Basis<'a> {
+    /// `whole` is of `training`.
+    pub fn new(training: &'a Training<'a>, whole: &'a Whole) -> Self {
+        Self { training, means: &whole.means, sums: &whole.sums, system: OnceCell::new() }
+    }
+
+    /// # Errors
+    /// As [`System::new`].
+    pub fn system(&self) -> Result<&System<'a>, TrainError> {
+        if let Some(system) = self.system.get() {
+            return Ok(system);
+        }
+        let system = System::new(self.training, self.means)?;
+        Ok(self.system.get_or_init(|| system))
+    }
+
+    /// Class means without a fold, exactly those of a set that never held it.
+    pub fn means_without(&self, fold: &Fold) -> ClassMeans {
+        let mut sums = self.sums.clone();
+        let mut changed = Vec::new();
+        for i in &fold.removed {
+            let sample = &self.training.samples[*i];
+            sums.remove(sample.class, sample.embedding);
+            changed.push(sample.class);
+        }
+        changed.sort_unstable();
+        changed.dedup();
+        self.means.updated(&sums, &changed)
+    }
+
+    /// Scores `[test][C]` by the nearest-class-mean head of `means`; minus infinity for classes that these lack.
+    pub fn ncm_scores(&self, means: &ClassMeans, fold: &Fold) -> Vec<Vec<f64>> {
+        let ncm = Ncm::fit(means);
+        let of = |i: &usize| {
+            let mut scores = vec![f64::NEG_INFINITY; self.training.n_classes()];
+            let found = ncm.as_ref().map(|ncm| ncm.scores(self.training.samples[*i].embedding));
+            for (k, class) in means.classes.iter().enumerate() {
+                // Without any direction all scores are 0, as in a head.
+                scores[*class] = found.as_ref().map_or(0.0, |found| found[k]);
+            }
+            scores
+        };
+        fold.test.iter().map(of).collect()
+    }
+}
