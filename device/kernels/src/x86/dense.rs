@@ -7,7 +7,7 @@
 use core::arch::x86_64::*;
 
 use super::header::{
-    BLOCK, DOUBLE, HALF, HEADER_LINES, Header, INTEGER, LANES, SINGLE, Target, channel_of, first_of_16, first_of_64,
+    BLOCK, DOUBLE, HEADER_LINES, Header, INTEGER, LANES, SINGLE, Target, channel_of, first_of_16, first_of_64,
 };
 use crate::conv::ConvShape;
 use crate::packed::{Layer, Line};
@@ -228,7 +228,7 @@ impl Job<'_> {
         unsafe {
             let sums = self.accumulate::<V, P>(patches);
             for (p, sums) in sums.into_iter().enumerate() {
-                self.finish::<V, FORM>(sums, out.add(p * self.stride));
+                self.header.finish::<V, FORM>(sums, self.n_channels, self.target, out.add(p * self.stride));
             }
         }
     }
@@ -245,27 +245,7 @@ impl Job<'_> {
         unsafe {
             let sums = self.accumulate::<V, P>(patches);
             for (p, sums) in sums.into_iter().enumerate().take(n) {
-                self.finish::<V, FORM>(sums, out.add(p * self.stride));
-            }
-        }
-    }
-
-    /// From sums to the channels of one pixel.
-    #[inline(always)]
-    unsafe fn finish<const V: usize, const FORM: u32>(&self, sums: [__m512i; V], out: *mut i8) {
-        unsafe {
-            let mut results = [_mm512_setzero_si512(); 4];
-            for (v, sum) in sums.into_iter().enumerate() {
-                results[v] = self.header.requantize::<FORM>(sum, v, self.target);
-            }
-            if V == 4 && self.n_channels == BLOCK {
-                _mm512_storeu_si512(out.cast(), self.target.narrow_block(results));
-            } else if V == 2 && self.n_channels == HALF {
-                _mm256_storeu_si256(out.cast(), self.target.narrow_half([results[0], results[1]]));
-            } else {
-                for (v, result) in results.into_iter().enumerate().take(V) {
-                    self.target.store(result, self.n_channels - v * LANES, out.add(v * LANES));
-                }
+                self.header.finish::<V, FORM>(sums, self.n_channels, self.target, out.add(p * self.stride));
             }
         }
     }

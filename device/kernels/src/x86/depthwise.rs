@@ -242,7 +242,7 @@ impl Job<'_> {
                         *sum = _mm512_dpbusd_epi32(*sum, column[v], _mm512_load_si512(weights.add(kx * V + v).cast()));
                     }
                 }
-                self.finish::<V, FORM>(sums, out.as_mut_ptr().add(ox * dims.c + first));
+                self.header.finish::<V, FORM>(sums, self.n, self.target, out.as_mut_ptr().add(ox * dims.c + first));
             }
         }
     }
@@ -300,7 +300,12 @@ impl Job<'_> {
                     // Every loop has a known length, as in `dense`.
                     for (r, sums) in sums.into_iter().enumerate() {
                         for (x, sums) in sums.into_iter().enumerate() {
-                            self.finish::<V, FORM>(sums, out.add((r * dims.w + x) * dims.c));
+                            self.header.finish::<V, FORM>(
+                                sums,
+                                self.n,
+                                self.target,
+                                out.add((r * dims.w + x) * dims.c),
+                            );
                         }
                     }
                 } else {
@@ -323,25 +328,9 @@ impl Job<'_> {
         for (r, sums) in sums.iter().enumerate().take(n_rows) {
             for (x, sums) in sums.iter().enumerate().take(n) {
                 // SAFETY: passed on.
-                unsafe { self.finish::<V, FORM>(*sums, out.add((r * dims.w + x) * dims.c)) };
-            }
-        }
-    }
-
-    /// From sums to the channels of one pixel.
-    #[inline(always)]
-    unsafe fn finish<const V: usize, const FORM: u32>(&self, sums: [__m512i; V], out: *mut i8) {
-        unsafe {
-            let mut results = [_mm512_setzero_si512(); 4];
-            for (v, sum) in sums.into_iter().enumerate() {
-                results[v] = self.header.requantize::<FORM>(sum, v, self.target);
-            }
-            if V == 4 {
-                _mm512_storeu_si512(out.cast(), self.target.narrow_block(results));
-            } else if V == 2 {
-                _mm256_storeu_si256(out.cast(), self.target.narrow_half([results[0], results[1]]));
-            } else {
-                self.target.store(results[0], self.n, out);
+                unsafe {
+                    self.header.finish::<V, FORM>(*sums, self.n, self.target, out.add((r * dims.w + x) * dims.c))
+                };
             }
         }
     }

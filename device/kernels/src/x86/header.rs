@@ -111,7 +111,7 @@ impl Header {
     /// # Safety
     /// AVX-512 F.
     #[inline(always)]
-    pub unsafe fn requantize<const FORM: u32>(&self, acc: __m512i, vector: usize, to: &Target) -> __m512i {
+    unsafe fn requantize<const FORM: u32>(&self, acc: __m512i, vector: usize, to: &Target) -> __m512i {
         unsafe {
             let factor = self.factor.as_ptr().add(vector * LANES);
             if FORM == SINGLE {
@@ -133,6 +133,35 @@ impl Header {
                 // Both in i16's range, so that the low half of each is the number.
                 let both = _mm512_mask_blend_epi32(0xAAAA, even, _mm512_slli_epi64(odd, 32));
                 _mm512_add_epi32(both, to.zero_point)
+            }
+        }
+    }
+
+    /// Requantizes the V vectors of a block of `n` channels and stores them in order at `out`.
+    ///
+    /// # Safety
+    /// AVX-512 F, BW and VL; `out` has room for `n` channels.
+    #[inline(always)]
+    pub unsafe fn finish<const V: usize, const FORM: u32>(
+        &self,
+        sums: [__m512i; V],
+        n: usize,
+        to: &Target,
+        out: *mut i8,
+    ) {
+        unsafe {
+            let mut results = [_mm512_setzero_si512(); 4];
+            for (v, sum) in sums.into_iter().enumerate() {
+                results[v] = self.requantize::<FORM>(sum, v, to);
+            }
+            if V == 4 && n == BLOCK {
+                _mm512_storeu_si512(out.cast(), to.narrow_block(results));
+            } else if V == 2 && n == HALF {
+                _mm256_storeu_si256(out.cast(), to.narrow_half([results[0], results[1]]));
+            } else {
+                for (v, result) in results.into_iter().enumerate().take(V) {
+                    to.store(result, n - v * LANES, out.add(v * LANES));
+                }
             }
         }
     }
@@ -205,7 +234,7 @@ impl Target {
     /// # Safety
     /// AVX-512 F and BW.
     #[inline(always)]
-    pub unsafe fn narrow_block(&self, results: [__m512i; 4]) -> __m512i {
+    unsafe fn narrow_block(&self, results: [__m512i; 4]) -> __m512i {
         unsafe {
             let [a, b, c, d] = results;
             let bytes = _mm512_packs_epi16(_mm512_packs_epi32(a, b), _mm512_packs_epi32(c, d));
@@ -218,7 +247,7 @@ impl Target {
     /// # Safety
     /// AVX-512 F and BW.
     #[inline(always)]
-    pub unsafe fn narrow_half(&self, results: [__m512i; 2]) -> __m256i {
+    unsafe fn narrow_half(&self, results: [__m512i; 2]) -> __m256i {
         unsafe {
             let [a, b] = results;
             let bytes = _mm512_cvtsepi16_epi8(_mm512_packs_epi32(a, b));
@@ -233,7 +262,7 @@ impl Target {
     /// # Safety
     /// AVX-512 F, BW and VL; `out` has room for them.
     #[inline(always)]
-    pub unsafe fn store(&self, results: __m512i, n: usize, out: *mut i8) {
+    unsafe fn store(&self, results: __m512i, n: usize, out: *mut i8) {
         unsafe {
             let bytes = _mm512_cvtsepi32_epi8(results);
             let (low, high) = (_mm512_castsi512_si128(self.low), _mm512_castsi512_si128(self.high));
