@@ -20,6 +20,7 @@ pub mod frame;
 pub mod hello;
 pub mod ids;
 pub mod label;
+mod learning;
 pub mod limits;
 pub mod message;
 pub mod sample;
