@@ -122,13 +122,13 @@ impl Engine {
                     after(Some(i));
                 }
             }
-            Ok(())
+            Ok::<(), KernelError>(())
         };
         match &self.pool {
             Some(pool) => pool.install(run),
             None => run(),
         }
-        .map_err(failed)
+        .map_err(EmbedError::from)
     }
 
     /// What each step costs, in execution order.
@@ -243,8 +243,4 @@ fn state_of(program: &Arc<Program>) -> TractResult<TypedSimpleState> {
 /// Workers of its own, so that what else the process runs in parallel does not share them.
 fn pool_of(n_threads: usize) -> Result<ThreadPool, rayon::ThreadPoolBuildError> {
     rayon::ThreadPoolBuilder::new().num_threads(n_threads).thread_name(|i| format!("graft-engine-{i}")).build()
-}
-
-fn failed(error: KernelError) -> EmbedError {
-    EmbedError::Engine(error.to_string())
 }

@@ -1,7 +1,7 @@
 //! What can be wrong with a bundle's graph, and with running it.
 
 use graft_bundle::DataType;
-use graft_kernels::Isa;
+use graft_kernels::{Isa, KernelError};
 
 use crate::isa::available_isas;
 
@@ -159,6 +159,12 @@ pub enum EmbedError {
     /// A fault of ours: the loader let something pass.
     #[error("engine failed: {0}")]
     Engine(String),
+}
+
+impl From<KernelError> for EmbedError {
+    fn from(error: KernelError) -> Self {
+        Self::Engine(error.to_string())
+    }
 }
 
 /// Why the bundle's own cases did not pass.

@@ -1,7 +1,7 @@
 //! What every tensor holds; for reports.
 
 use graft_bundle::{Bundle, TensorId};
-use graft_kernels::{Isa, KernelError, View};
+use graft_kernels::{Isa, View};
 
 use crate::check::program_of;
 use crate::error::{EmbedError, LoadError};
@@ -46,19 +46,15 @@ impl Tracer {
             if tensor.len() != expected {
                 return Err(EmbedError::InputLength { found: tensor.len(), expected });
             }
-            program.write_input(memory, *input, View::I8(tensor)).map_err(failed)?;
+            program.write_input(memory, *input, View::I8(tensor))?;
             read(memory, *input)?;
         }
         for step in &program.steps {
-            program.run_step(memory, step).map_err(failed)?;
+            program.run_step(memory, step)?;
             read(memory, step.tensor)?;
         }
         Ok(values)
     }
-}
-
-fn failed(error: KernelError) -> EmbedError {
-    EmbedError::Engine(error.to_string())
 }
 
 fn real_values(view: View<'_>, info: &TensorInfo) -> Vec<f32> {

@@ -85,11 +85,11 @@ impl Archive {
     }
 }
 
-/// CRC-32 of zip (IEEE 802.3, reflected), bit by bit: heads are small.
+/// CRC-32 of zip.
 fn crc32(data: &[u8]) -> u32 {
-    !data.iter().fold(!0u32, |crc, byte| {
-        (0..8).fold(crc ^ u32::from(*byte), |crc, _| if crc & 1 == 1 { (crc >> 1) ^ 0xedb8_8320 } else { crc >> 1 })
-    })
+    let mut crc = flate2::Crc::new();
+    crc.update(data);
+    crc.sum()
 }
 
 #[cfg(test)]
