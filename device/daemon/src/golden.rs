@@ -20,7 +20,7 @@ pub fn run(bundle: &Path, inputs: &[PathBuf]) -> Result<(), String> {
     Ok(())
 }
 
-/// As [`run`] for `DIR/CLASS/*` in the order of names, then trains both heads on them and prints BLAKE3 of their bytes.
+/// As [`run`] for `DIR/CLASS/*` in the order of names, then trains a head of each kind on them and prints BLAKE3 of their bytes.
 ///
 /// Origin and sessions follow from names alone, so that every CPU trains on the same sample ids.
 pub fn golden(bundle: &Path, dir: &Path) -> Result<(), String> {
@@ -44,7 +44,15 @@ pub fn golden(bundle: &Path, dir: &Path) -> Result<(), String> {
         }
     }
     println!("set {} {}", set.len(), set.digest());
-    for (name, choice) in [("ncm", HeadChoice::Ncm), ("ridge", HeadChoice::Ridge)] {
+    let heads = [
+        ("ncm", HeadChoice::Ncm),
+        ("ridge", HeadChoice::Ridge),
+        ("lda", HeadChoice::Lda),
+        ("logistic", HeadChoice::Logistic),
+        ("knn", HeadChoice::Knn),
+        ("rp", HeadChoice::Rp),
+    ];
+    for (name, choice) in heads {
         let head = Head::train(&set, choice).map_err(|error| error.to_string())?;
         println!("head {name} {}", head.digest());
     }

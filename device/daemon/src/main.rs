@@ -19,7 +19,7 @@ Usage:
   graftd serve --port PATH [--baud N] [--state DIR]  answer hosts on a serial line (default 115200 baud)
   graftd serve --pty [--state DIR]                   answer hosts on a new pseudo terminal, whose path is printed
   graftd run BUNDLE INPUT...                         per file: BLAKE3 of its int8 tensor and of its embedding
-  graftd golden BUNDLE DIR                           as run for DIR/CLASS/*, then BLAKE3 of an ncm and a ridge head
+  graftd golden BUNDLE DIR                           as run for DIR/CLASS/*, then BLAKE3 of a head of each kind
   graftd bench BUNDLE [--runs N] [--threads N]       latency, cost of each layer, memory (50 runs, 1 thread)
   graftd --version | --help
 

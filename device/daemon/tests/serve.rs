@@ -148,10 +148,11 @@ fn golden_prints_hashes_of_tensors_embeddings_and_heads() {
     let (code, out, error) = graftd(&["golden", bundle.to_str().unwrap(), inputs.to_str().unwrap()]);
     assert_eq!((code, error.as_str()), (Some(0), ""), "{out}");
     let lines: Vec<_> = out.lines().collect();
-    assert_eq!(lines.len(), 7);
+    assert_eq!(lines.len(), 11);
     let tensor = graft_wire::Digest::of(&host::tensor(0, 0));
     assert!(lines[0].starts_with(&format!("a/0.npy {tensor} ")), "{out}");
-    assert!(lines[5].starts_with("head ncm ") && lines[6].starts_with("head ridge "), "{out}");
+    let heads: Vec<_> = lines[5..].iter().map(|line| line.rsplit_once(' ').unwrap().0).collect();
+    assert_eq!(heads, ["head ncm", "head ridge", "head lda", "head logistic", "head knn", "head rp"], "{out}");
     assert_eq!(graftd(&["golden", bundle.to_str().unwrap(), inputs.to_str().unwrap()]).1, out);
     let file = inputs.join("a/0.npy");
     let (_, run, _) = graftd(&["run", bundle.to_str().unwrap(), file.to_str().unwrap()]);

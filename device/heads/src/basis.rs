@@ -5,6 +5,7 @@ use alloc::vec::Vec;
 use core::cell::OnceCell;
 
 use crate::folds::Fold;
+use crate::logistic::Problem;
 use crate::ncm::Ncm;
 use crate::ridge::System;
 use crate::sums::{ClassMeans, ClassSums};
@@ -24,18 +25,19 @@ impl Whole {
     }
 }
 
-/// A training view with what does not depend on the head. The system is factored once, when it is first asked for.
+/// A training view with what does not depend on the head. System and kernel are made once, when they are first asked for.
 pub(crate) struct Basis<'a> {
     pub training: &'a Training<'a>,
     pub means: &'a ClassMeans,
     sums: &'a ClassSums,
     system: OnceCell<System<'a>>,
+    logistic: OnceCell<Problem<'a>>,
 }
 
 impl<'a> Basis<'a> {
     /// `whole` is of `training`.
     pub fn new(training: &'a Training<'a>, whole: &'a Whole) -> Self {
-        Self { training, means: &whole.means, sums: &whole.sums, system: OnceCell::new() }
+        Self { training, means: &whole.means, sums: &whole.sums, system: OnceCell::new(), logistic: OnceCell::new() }
     }
 
     /// # Errors
@@ -46,6 +48,16 @@ impl<'a> Basis<'a> {
         }
         let system = System::new(self.training, self.means)?;
         Ok(self.system.get_or_init(|| system))
+    }
+
+    /// # Errors
+    /// As [`Problem::new`].
+    pub fn logistic(&self) -> Result<&Problem<'a>, TrainError> {
+        if let Some(problem) = self.logistic.get() {
+            return Ok(problem);
+        }
+        let problem = Problem::new(self.training, self.means)?;
+        Ok(self.logistic.get_or_init(|| problem))
     }
 
     /// Class means without a fold, exactly those of a set that never held it.

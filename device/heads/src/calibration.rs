@@ -28,7 +28,7 @@ use crate::basis::Basis;
 use crate::folds::{Fold, calibration_folds};
 use crate::head::Model;
 use crate::known::{self, Known, Means, combined};
-use crate::leave_out::left_out_scores;
+use crate::recipe::Recipe;
 use crate::set::SampleSet;
 use crate::temperature::{self, HeldOut};
 use crate::training::TrainError;
@@ -167,21 +167,14 @@ pub fn n_needed(rate: f64) -> u32 {
 
 /// Left-out scores: of rejection, and of the head itself with the sample's class.
 fn left_out(basis: &Basis<'_>, model: &Model, folds: &[Fold]) -> Result<(Vec<f64>, Vec<HeldOut>), TrainError> {
-    let (training, system) = (basis.training, basis.system()?);
-    let ridge_at = |lambda_rel| left_out_scores(&system.solve(lambda_rel, system.kappa(lambda_rel))?, folds);
-    let ridge = ridge_at(known::LAMBDA_REL)?;
-    let mut own = match model {
-        Model::Ridge { lambda_rel, .. } if *lambda_rel == known::LAMBDA_REL => ridge.clone(),
-        Model::Ridge { lambda_rel, .. } => ridge_at(*lambda_rel)?,
-        Model::Ncm(_) => Vec::new(),
-    };
+    let (training, recipe) = (basis.training, model.recipe());
+    let of_known = Recipe::Ridge { lambda_rel: known::LAMBDA_REL };
+    let ridge = of_known.left_out_scores(basis, folds)?;
+    let own = if recipe == of_known { ridge.clone() } else { recipe.left_out_scores(basis, folds)? };
     let (mut scores, mut held_out) = (Vec::new(), Vec::new());
     for (number, (fold, ridge)) in folds.iter().zip(&ridge).enumerate() {
         let means = basis.means_without(fold);
         let near = Means::of(&means, training.embedding_len);
-        if let Model::Ncm(_) = model {
-            own.push(basis.ncm_scores(&means, fold));
-        }
         for ((i, ridge), own) in fold.test.iter().zip(ridge).zip(&own[number]) {
             let sample = &training.samples[*i];
             scores.push(combined(ridge, near.nearness(sample.embedding)));
@@ -204,7 +197,8 @@ mod tests {
     use graft_wire::message::HeadChoice;
     use graft_wire::{Label, SampleMeta};
 
-    const CHOICES: [HeadChoice; 2] = [HeadChoice::Ncm, HeadChoice::Ridge];
+    const CHOICES: [HeadChoice; 6] =
+        [HeadChoice::Ncm, HeadChoice::Ridge, HeadChoice::Lda, HeadChoice::Logistic, HeadChoice::Knn, HeadChoice::Rp];
 
     fn calibrated(set: &SampleSet, choice: HeadChoice, rate: Option<f64>) -> Result<Head, CalibrateError> {
         let mut head = Head::train(set, choice).unwrap();
@@ -349,6 +343,16 @@ mod tests {
         let rows = synthetic::rows(4, 12, 24, 8);
         let set = with_negatives(&sessions(), &rows[36..]);
         let hashes = CHOICES.map(|choice| format!("{:.16}", calibrated(&set, choice, Some(0.1)).unwrap().digest()));
-        assert_eq!(hashes, ["c8ab1212b1f37e16", "48a6011628004206"]);
+        assert_eq!(
+            hashes,
+            [
+                "c8ab1212b1f37e16",
+                "48a6011628004206",
+                "9f03aed7724ed014",
+                "d93738f3558d10e4",
+                "d9390e6ee69c1de2",
+                "1e432ad1b1f73bdf"
+            ]
+        );
     }
 }

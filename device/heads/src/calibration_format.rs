@@ -20,7 +20,7 @@ use alloc::vec::Vec;
 use crate::calibration::{Calibration, SCORES_MAX, can_promise};
 use crate::format::{HeadFormatError, Reader, optional, range};
 use crate::known::{Known, MEAN_MAX, Means};
-use crate::ridge::Ridge;
+use crate::linear::Linear;
 use crate::temperature::INVERSE_MAX;
 
 const NONE: f64 = -1.0;
@@ -62,7 +62,7 @@ pub(crate) fn decode(reader: &mut Reader<'_>, n_classes: usize, d: usize) -> Res
     if rows.iter().any(|value| value.unsigned_abs() > MEAN_MAX.unsigned_abs()) {
         return Err(HeadFormatError::Number { field: "class means" });
     }
-    let known = Known { ridge: Ridge { biases, weights }, means: Means { sharpness, rows, embedding_len: d } };
+    let known = Known { ridge: Linear { biases, weights }, means: Means { sharpness, rows, embedding_len: d } };
     Ok(Calibration { known, scores, negatives, inverse_temperature, rate })
 }
 

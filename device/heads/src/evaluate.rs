@@ -1,16 +1,19 @@
 //! How well a head would do on what it has not seen, from the set alone: leave-one-session-out, else leave-one-out.
 //!
-//! Folds cost no forward pass and no retraining: class sums minus the fold for nearest class mean, a closed form for
-//! ridge. Folds of ridge keep the strength chosen on the whole set. Negatives are neither trained on nor counted.
+//! Folds cost no forward pass, and no retraining where that can be had: class sums minus the fold for nearest class mean, a
+//! closed form for ridge and discriminant analysis; softmax regression is refitted, for many folds at once in large sets
+//! (`recipe`). Folds keep the strength chosen on the whole set. Negatives are neither trained on nor counted.
 
 use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::vec::Vec;
 
-use graft_wire::message::{ClassCounts, ConfusionCell, EvaluationSummary, HeadChoice, HeadKind};
+use graft_wire::message::{ClassCounts, ConfusionCell, EvaluationSummary, HeadChoice};
 
 use crate::auto;
 use crate::basis::{Basis, Whole};
 use crate::folds::Plan;
+use crate::head::named_kind;
+use crate::recipe::Recipe;
 use crate::set::SampleSet;
 use crate::training::{TrainError, Training};
 
@@ -55,7 +58,7 @@ pub enum EvaluateError {
 /// Evaluates the head that `choice` trains on `set`.
 ///
 /// For [`HeadChoice::Auto`] the figures are those of the head it takes; that it was taken for them makes them a little
-/// optimistic, as the comparison has two entries only.
+/// optimistic, as the comparison has three entries only.
 ///
 /// # Errors
 /// [`EvaluateError::Train`] if no head can be trained; [`EvaluateError::NothingToLeaveOut`] with what the set holds.
@@ -70,24 +73,17 @@ pub fn evaluate(set: &SampleSet, choice: HeadChoice) -> Result<Evaluation, Evalu
     })?;
     let whole = Whole::of(&training);
     let basis = Basis::new(&training, &whole);
-    let kind = match choice {
-        HeadChoice::Ncm => HeadKind::Ncm,
-        HeadChoice::Ridge => HeadKind::Ridge,
-        HeadChoice::Auto => auto::choose(&basis)?.0.kind,
+    let recipe = match named_kind(choice) {
+        Some(kind) => Recipe::of(kind, &basis)?,
+        None => auto::choose(&basis)?.recipe,
     };
-    let predictions = match kind {
-        HeadKind::Ncm => auto::ncm_predictions(&basis, &plan),
-        HeadKind::Ridge => {
-            let system = basis.system()?;
-            auto::ridge_predictions(system, system.choose_lambda()?, &plan)?
-        }
-    };
+    let predictions = recipe.predictions(&basis, &plan)?;
     let tally = predictions.tally(&training);
     let n = plan.n as u32;
     let n_correct: u32 = tally.iter().map(|(_, n_correct)| n_correct).sum();
     let (accuracy_low, accuracy_high) = wilson_interval(n_correct, n);
     let summary = EvaluationSummary {
-        kind,
+        kind: recipe.kind(),
         protocol: plan.protocol,
         n,
         n_skipped: training.samples.len() as u32 - n,
@@ -158,7 +154,16 @@ mod tests {
     #[test]
     fn figures_add_up() {
         let set = synthetic::clusters(3, 8, 24, 2);
-        for choice in [HeadChoice::Ncm, HeadChoice::Ridge, HeadChoice::Auto] {
+        let all = [
+            HeadChoice::Ncm,
+            HeadChoice::Ridge,
+            HeadChoice::Lda,
+            HeadChoice::Logistic,
+            HeadChoice::Knn,
+            HeadChoice::Rp,
+            HeadChoice::Auto,
+        ];
+        for choice in all {
             let evaluation = evaluate(&set, choice).unwrap();
             let summary = &evaluation.summary;
             assert_eq!((summary.n, summary.n_skipped, summary.n_folds), (24, 0, 24));

@@ -108,6 +108,36 @@ fn fold(training: &Training<'_>, by_input: &BTreeMap<Digest, Vec<usize>>, group:
     (!test.is_empty()).then(|| Fold { test, removed: removed.into_iter().collect() })
 }
 
+/// Folds in about `n_groups` groups that can be left out together: every tested class keeps a sample. Indices into
+/// `folds`; folds that begin with one class spread over the groups.
+pub(crate) fn grouped(training: &Training<'_>, folds: &[Fold], n_groups: usize) -> Vec<Vec<usize>> {
+    let mut order: Vec<usize> = (0..folds.len()).collect();
+    order.sort_by_key(|at| (folds[*at].test.first().map(|i| training.samples[*i].class), *at));
+    let n_groups = n_groups.min(folds.len());
+    // Per group its folds, what it takes, and which classes it tests.
+    let mut groups: Vec<(Vec<usize>, BTreeSet<usize>, BTreeSet<usize>)> = vec![Default::default(); n_groups];
+    for (number, at) in order.into_iter().enumerate() {
+        let fits = |group: &(Vec<usize>, BTreeSet<usize>, BTreeSet<usize>)| {
+            let mut left = training.counts.clone();
+            let new = folds[at].removed.iter().filter(|i| !group.1.contains(i));
+            group.1.iter().chain(new).for_each(|i| left[training.samples[*i].class] -= 1);
+            let classes = folds[at].test.iter().map(|i| training.samples[*i].class);
+            left.iter().filter(|left| **left > 0).count() >= 2
+                && classes.chain(group.2.iter().copied()).all(|class| left[class] > 0)
+        };
+        let next = (0..groups.len()).map(|shift| (number + shift) % n_groups.max(1));
+        let place = next.into_iter().find(|place| fits(&groups[*place])).unwrap_or(groups.len());
+        if place == groups.len() {
+            groups.push(Default::default());
+        }
+        let (members, removed, tested) = &mut groups[place];
+        members.push(at);
+        removed.extend(&folds[at].removed);
+        tested.extend(folds[at].test.iter().map(|i| training.samples[*i].class));
+    }
+    groups.into_iter().map(|(members, ..)| members).filter(|members| !members.is_empty()).collect()
+}
+
 /// What each sample was taken for, by index; None where it does not count.
 pub(crate) struct Predictions(pub Vec<Option<usize>>);
 

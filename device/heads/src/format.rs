@@ -4,7 +4,7 @@
 //! |---|---|
 //! | magic `"grafthd\0"` | 8 |
 //! | version | u16 |
-//! | kind: 0 nearest class mean, 1 ridge | u8 |
+//! | kind: 0 nearest class mean, 1 ridge, 2 discriminant analysis, 3 softmax regression, 4 neighbours, 5 projected ridge | u8 |
 //! | reason, as numbered in [`ChoiceReason`] | u8 |
 //! | space | 32 |
 //! | set digest | 32 |
@@ -12,11 +12,21 @@
 //! | D | u32 |
 //! | C | u32 |
 //! | balanced accuracy; -1 where none was measured | f64 |
-//! | lambda_rel; -1 for nearest class mean | f64 |
+//! | strength: lambda_rel; shrinkage of discriminant analysis, between 0 and 1; -1 for nearest class mean and neighbours | f64 |
 //! | labels, strictly ascending: length u8 and UTF-8 | C times |
 //! | nearest class mean: centre | f64 `[D]` |
-//! | nearest class mean: offsets; ridge: biases | f64 `[C]` |
-//! | nearest class mean: prototypes; ridge: weights | f32 `[C, D]` |
+//! | nearest class mean: offsets; others: biases | f64 `[C]` |
+//! | nearest class mean: prototypes; others: weights (projected ridge: of D as `projection` widens it) | f32 `[C, D]` |
+//!
+//! Neighbours have other numbers:
+//!
+//! | field | bytes |
+//! |---|---|
+//! | k, 1 to 9 | u32 |
+//! | N, samples kept | u32 |
+//! | centre | f64 `[D]` |
+//! | classes of the samples, places in the list of labels | u16 `[N]` |
+//! | samples, -127 to 127 | i8 `[N, D]` |
 //!
 //! Version 2 goes on with the calibration, see `calibration_format`; a head without one is version 1.
 //!
@@ -34,8 +44,10 @@ use graft_wire::{Digest, Label, SpaceId};
 
 use crate::calibration_format;
 use crate::head::{Head, Model};
+use crate::knn::{K_MAX, Knn};
+use crate::linear::Linear;
 use crate::ncm::Ncm;
-use crate::ridge::Ridge;
+use crate::projection::width;
 
 /// First bytes of every head.
 pub const MAGIC: &[u8; 8] = b"grafthd\0";
@@ -46,6 +58,10 @@ pub const VERSION_PLAIN: u16 = 1;
 
 const KIND_NCM: u8 = 0;
 const KIND_RIDGE: u8 = 1;
+const KIND_LDA: u8 = 2;
+const KIND_LOGISTIC: u8 = 3;
+const KIND_KNN: u8 = 4;
+const KIND_RP: u8 = 5;
 /// Stands for a value that there is not.
 const NONE: f64 = -1.0;
 
@@ -101,9 +117,14 @@ pub enum HeadFormatError {
 }
 
 pub(crate) fn encode(head: &Head) -> Vec<u8> {
-    let (kind, lambda_rel, centre, offsets, matrix) = match &head.model {
-        Model::Ncm(ncm) => (KIND_NCM, NONE, &ncm.centre[..], &ncm.offsets, &ncm.prototypes),
-        Model::Ridge { ridge, lambda_rel } => (KIND_RIDGE, *lambda_rel, &[][..], &ridge.biases, &ridge.weights),
+    let (kind, centre, offsets, matrix) = match &head.model {
+        Model::Ncm(ncm) => (KIND_NCM, &ncm.centre[..], &ncm.offsets[..], &ncm.prototypes[..]),
+        Model::Ridge { ridge, .. } => (KIND_RIDGE, &[][..], &ridge.biases[..], &ridge.weights[..]),
+        Model::Lda { lda, .. } => (KIND_LDA, &[][..], &lda.biases[..], &lda.weights[..]),
+        Model::Logistic { logistic, .. } => (KIND_LOGISTIC, &[][..], &logistic.biases[..], &logistic.weights[..]),
+        Model::Rp { ridge, .. } => (KIND_RP, &[][..], &ridge.biases[..], &ridge.weights[..]),
+        // Its numbers are of other types.
+        Model::Knn(_) => (KIND_KNN, &[][..], &[][..], &[][..]),
     };
     let mut bytes =
         Vec::with_capacity(128 + 65 * head.labels.len() + 8 * (centre.len() + offsets.len()) + 4 * matrix.len());
@@ -119,7 +140,7 @@ pub(crate) fn encode(head: &Head) -> Vec<u8> {
         bytes.extend_from_slice(&number.to_le_bytes());
     }
     bytes.extend_from_slice(&head.balanced_accuracy.unwrap_or(NONE).to_le_bytes());
-    bytes.extend_from_slice(&lambda_rel.to_le_bytes());
+    bytes.extend_from_slice(&head.lambda_rel().unwrap_or(NONE).to_le_bytes());
     for label in &head.labels {
         let text = label.as_str().as_bytes();
         bytes.push(text.len() as u8);
@@ -127,10 +148,23 @@ pub(crate) fn encode(head: &Head) -> Vec<u8> {
     }
     centre.iter().chain(offsets).for_each(|value| bytes.extend_from_slice(&value.to_le_bytes()));
     matrix.iter().for_each(|value| bytes.extend_from_slice(&value.to_le_bytes()));
+    if let Model::Knn(knn) = &head.model {
+        encode_knn(knn, &mut bytes);
+    }
     if let Some(calibration) = &head.calibration {
         calibration_format::encode(calibration, &mut bytes);
     }
     bytes
+}
+
+fn encode_knn(knn: &Knn, bytes: &mut Vec<u8>) {
+    // A head keeps 4,096 samples at most.
+    for number in [knn.k, knn.classes.len() as u32] {
+        bytes.extend_from_slice(&number.to_le_bytes());
+    }
+    knn.centre.iter().for_each(|value| bytes.extend_from_slice(&value.to_le_bytes()));
+    knn.classes.iter().for_each(|class| bytes.extend_from_slice(&class.to_le_bytes()));
+    bytes.extend(knn.rows.iter().map(|value| value.cast_unsigned()));
 }
 
 pub(crate) fn decode(bytes: &[u8]) -> Result<Head, HeadFormatError> {
@@ -143,7 +177,7 @@ pub(crate) fn decode(bytes: &[u8]) -> Result<Head, HeadFormatError> {
         return Err(HeadFormatError::Version { found: version });
     }
     let [kind, reason] = reader.take("kind")?;
-    let kind = range("kind", u32::from(kind), 0, u32::from(KIND_RIDGE))? as u8;
+    let kind = range("kind", u32::from(kind), 0, u32::from(KIND_RP))? as u8;
     let reason = range("reason", u32::from(reason), 0, REASONS.len() as u32 - 1)?;
     let reason = REASONS.get(reason as usize).copied().unwrap_or(ChoiceReason::Named);
     let space = SpaceId(reader.take("space")?);
@@ -160,13 +194,16 @@ pub(crate) fn decode(bytes: &[u8]) -> Result<Head, HeadFormatError> {
             offsets: reader.vector("offsets", n_classes)?,
             prototypes: reader.matrix("prototypes", n_classes * embedding_len)?,
         }),
-        (KIND_RIDGE, Some(lambda_rel)) => Model::Ridge {
-            ridge: Ridge {
-                biases: reader.vector("biases", n_classes)?,
-                weights: reader.matrix("weights", n_classes * embedding_len)?,
-            },
-            lambda_rel,
-        },
+        (KIND_RIDGE, Some(lambda_rel)) => Model::Ridge { ridge: reader.linear(n_classes, embedding_len)?, lambda_rel },
+        // At neither end is there a covariance that could be inverted, or a strength that could be found again.
+        (KIND_LDA, Some(shrinkage)) if shrinkage > 0.0 && shrinkage < 1.0 => {
+            Model::Lda { lda: reader.linear(n_classes, embedding_len)?, shrinkage }
+        }
+        (KIND_LOGISTIC, Some(lambda_rel)) => {
+            Model::Logistic { logistic: reader.linear(n_classes, embedding_len)?, lambda_rel }
+        }
+        (KIND_KNN, None) => Model::Knn(reader.knn(n_classes, embedding_len)?),
+        (KIND_RP, Some(lambda_rel)) => Model::Rp { ridge: reader.linear(n_classes, width(embedding_len))?, lambda_rel },
         _ => return Err(HeadFormatError::Number { field: "lambda" }),
     };
     let calibration = match version {
@@ -257,6 +294,27 @@ impl<'a> Reader<'a> {
         if values.iter().all(|value| value.is_finite()) { Ok(values) } else { Err(HeadFormatError::Number { field }) }
     }
 
+    fn linear(&mut self, n_classes: usize, embedding_len: usize) -> Result<Linear, HeadFormatError> {
+        let biases = self.vector("biases", n_classes)?;
+        Ok(Linear { biases, weights: self.matrix("weights", n_classes * embedding_len)? })
+    }
+
+    fn knn(&mut self, n_classes: usize, embedding_len: usize) -> Result<Knn, HeadFormatError> {
+        let k = range("neighbours", self.u32("neighbours")?, 1, K_MAX)?;
+        let n = range("samples kept", self.u32("samples kept")?, n_classes as u32, CLASSES_MAX as u32)? as usize;
+        let centre = self.vector("centre", embedding_len)?;
+        let (classes, _) = self.slice("classes of samples", 2 * n)?.as_chunks::<2>();
+        let classes: Vec<u16> = classes.iter().map(|bytes| u16::from_le_bytes(*bytes)).collect();
+        if classes.iter().any(|class| usize::from(*class) >= n_classes) {
+            return Err(HeadFormatError::Number { field: "classes of samples" });
+        }
+        let rows: Vec<i8> = self.slice("samples", n * embedding_len)?.iter().map(|byte| byte.cast_signed()).collect();
+        if rows.contains(&i8::MIN) {
+            return Err(HeadFormatError::Number { field: "samples" });
+        }
+        Ok(Knn::new(k, centre, classes, rows, n_classes))
+    }
+
     pub(crate) fn matrix(&mut self, field: &'static str, n: usize) -> Result<Vec<f32>, HeadFormatError> {
         let (values, _) = self.slice(field, 4 * n)?.as_chunks::<4>();
         let values: Vec<f32> = values.iter().map(|bytes| f32::from_le_bytes(*bytes)).collect();
@@ -272,6 +330,9 @@ mod tests {
     use alloc::vec;
     use graft_wire::message::HeadChoice;
     use proptest::prelude::*;
+
+    const KINDS: [HeadChoice; 6] =
+        [HeadChoice::Ncm, HeadChoice::Ridge, HeadChoice::Lda, HeadChoice::Logistic, HeadChoice::Knn, HeadChoice::Rp];
 
     fn small() -> Head {
         // Centre (5, 5), prototypes (1, -1) and (-1, 1) over root 2, no offsets.
@@ -299,18 +360,24 @@ mod tests {
 
     #[test]
     fn every_kind_of_head_round_trips() {
-        for (shots, choice) in [(1, HeadChoice::Auto), (5, HeadChoice::Auto), (5, HeadChoice::Ridge)] {
-            let head = Head::train(&synthetic::clusters(3, shots, 16, 1), choice).unwrap();
-            assert_eq!(Head::decode(&head.encode()), Ok(head));
+        for choice in KINDS.into_iter().chain([HeadChoice::Auto]) {
+            for shots in [1, 5] {
+                let head = Head::train(&synthetic::clusters(3, shots, 16, 1), choice).unwrap();
+                assert_eq!(Head::decode(&head.encode()), Ok(head), "{choice:?}");
+            }
         }
     }
 
     #[test]
     fn every_shortened_head_is_refused() {
-        let bytes = small().encode();
-        for n in 0..bytes.len() {
-            assert!(Head::decode(&bytes[..n]).is_err(), "{n}");
+        for choice in KINDS {
+            let bytes = Head::train(&synthetic::clusters(2, 3, 2, 1), choice).unwrap().encode();
+            // Of the 32 KiB of a projected head, every length of the first 200 bytes and some of the others.
+            for n in (0..bytes.len()).filter(|n| *n < 200 || n % 97 == 0) {
+                assert!(Head::decode(&bytes[..n]).is_err(), "{choice:?} {n}");
+            }
         }
+        let bytes = small().encode();
         let longer = [&bytes[..], &[0]].concat();
         assert_eq!(Head::decode(&longer).unwrap_err().to_string(), "1 bytes are left after the head");
     }
@@ -324,7 +391,7 @@ mod tests {
         };
         assert_eq!(refused(0, b"x"), "bytes are not a graft head");
         assert_eq!(refused(8, &[9]), "head has version 9; this program reads 1 to 2");
-        assert_eq!(refused(10, &[2]), "head has 2 kind; allowed are 0 to 1");
+        assert_eq!(refused(10, &[9]), "head has 9 kind; allowed are 0 to 5");
         assert_eq!(refused(10, &[1]), "head holds a number in its lambda that cannot be there");
         assert_eq!(refused(80, &[0xff; 4]), "head has 4294967295 components; allowed are 1 to 8192");
         assert_eq!(refused(84, &[1]), "head has 1 classes; allowed are 2 to 4096");
@@ -348,16 +415,46 @@ mod tests {
         );
     }
 
+    #[test]
+    fn damaged_neighbours_are_named() {
+        let bytes = Head::train(&synthetic::clusters(2, 3, 2, 1), HeadChoice::Knn).unwrap().encode();
+        let refused = |at: usize, to: &[u8]| {
+            let mut bytes = bytes.clone();
+            bytes[124 + at..][..to.len()].copy_from_slice(to);
+            Head::decode(&bytes).unwrap_err().to_string()
+        };
+        assert_eq!(refused(0, &[10]), "head has 10 neighbours; allowed are 1 to 9");
+        assert_eq!(refused(4, &[1]), "head has 1 samples kept; allowed are 2 to 4096");
+        assert_eq!(refused(4, &[0, 16]), "head ends within its classes of samples");
+        assert_eq!(refused(24, &[2]), "head holds a number in its classes of samples that cannot be there");
+        assert_eq!(refused(36, &[0x80]), "head holds a number in its samples that cannot be there");
+    }
+
+    #[test]
+    fn a_shrinkage_lies_between_0_and_1() {
+        let mut bytes = Head::train(&synthetic::clusters(2, 3, 2, 1), HeadChoice::Lda).unwrap().encode();
+        for shrinkage in [0.0f64, 1.0, -1.0, f64::NAN] {
+            bytes[96..104].copy_from_slice(&shrinkage.to_le_bytes());
+            let error = Head::decode(&bytes).unwrap_err().to_string();
+            assert_eq!(error, "head holds a number in its lambda that cannot be there");
+        }
+    }
+
     proptest! {
         /// Whatever decodes is what encodes: no second encoding, no panic.
         #[test]
-        fn damaged_heads_decode_to_themselves_or_not_at_all(flips in proptest::collection::vec((0usize..172, any::<u8>()), 1..6)) {
-            let mut bytes = small().encode();
-            for (at, to) in flips {
-                bytes[at] = to;
-            }
-            if let Ok(head) = Head::decode(&bytes) {
-                prop_assert_eq!(head.encode(), bytes);
+        fn damaged_heads_decode_to_themselves_or_not_at_all(flips in proptest::collection::vec((0usize..1000, any::<u8>()), 1..6)) {
+            for choice in KINDS {
+                let head = Head::train(&synthetic::clusters(2, 3, 2, 1), choice).unwrap();
+                let mut bytes = head.encode();
+                for (at, to) in &flips {
+                    let at = at % bytes.len();
+                    bytes[at] = *to;
+                }
+                if let Ok(head) = Head::decode(&bytes) {
+                    prop_assert_eq!(head.encode(), bytes);
+                    head.classify(&[1, 2]);
+                }
             }
         }
     }

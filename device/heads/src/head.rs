@@ -9,8 +9,11 @@ use crate::auto;
 use crate::basis::{Basis, Whole};
 use crate::calibration::{CalibrateError, Calibration};
 use crate::format::{self, HeadFormatError};
+use crate::knn::Knn;
+use crate::linear::Linear;
 use crate::ncm::Ncm;
-use crate::ridge::Ridge;
+use crate::projection::project;
+use crate::recipe::Recipe;
 use crate::set::SampleSet;
 use crate::temperature::probability;
 use crate::training::{TrainError, Training};
@@ -36,7 +39,51 @@ pub struct Head {
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum Model {
     Ncm(Ncm),
-    Ridge { ridge: Ridge, lambda_rel: f64 },
+    Ridge {
+        ridge: Linear,
+        lambda_rel: f64,
+    },
+    Lda {
+        lda: Linear,
+        shrinkage: f64,
+    },
+    Logistic {
+        logistic: Linear,
+        lambda_rel: f64,
+    },
+    Knn(Knn),
+    /// On projected embeddings.
+    Rp {
+        ridge: Linear,
+        lambda_rel: f64,
+    },
+}
+
+impl Model {
+    /// How it was made.
+    pub fn recipe(&self) -> Recipe {
+        match *self {
+            Self::Ncm(_) => Recipe::Ncm,
+            Self::Ridge { lambda_rel, .. } => Recipe::Ridge { lambda_rel },
+            Self::Lda { shrinkage, .. } => Recipe::Lda { shrinkage },
+            Self::Logistic { lambda_rel, .. } => Recipe::Logistic { lambda_rel },
+            Self::Knn(Knn { k, .. }) => Recipe::Knn { k },
+            Self::Rp { lambda_rel, .. } => Recipe::Rp { lambda_rel },
+        }
+    }
+}
+
+/// The kind that a choice names; None for `auto`.
+pub(crate) fn named_kind(choice: HeadChoice) -> Option<HeadKind> {
+    match choice {
+        HeadChoice::Auto => None,
+        HeadChoice::Ncm => Some(HeadKind::Ncm),
+        HeadChoice::Ridge => Some(HeadKind::Ridge),
+        HeadChoice::Lda => Some(HeadKind::Lda),
+        HeadChoice::Logistic => Some(HeadKind::Logistic),
+        HeadChoice::Knn => Some(HeadKind::Knn),
+        HeadChoice::Rp => Some(HeadKind::Rp),
+    }
 }
 
 /// The outcome of [`Head::classify`].
@@ -44,7 +91,9 @@ pub(crate) enum Model {
 pub struct Classified {
     /// Index into [`Head::classes`]; ties go to the smaller label.
     pub best: usize,
-    /// Per class, `[C]`. Nearest class mean: in -1..=1.5, the centred cosine at one shot. Ridge: regression output, which sums to 1.
+    /// Per class, `[C]`. Nearest class mean: in -1..=1.5, the centred cosine at one shot. Ridge: regression output, which sums
+    /// to 1. Discriminant analysis: log likelihood up to what all classes share. Softmax regression: log odds.
+    /// Neighbours: share of votes, with nearness to break ties.
     pub scores: Vec<f64>,
 }
 
@@ -72,6 +121,20 @@ impl Head {
         Self::of(set, &Basis::new(&training, &whole), choice)
     }
 
+    /// [`Self::train`] at a given strength: what [`Self::lambda_rel`] says, or [`Self::n_neighbours`]; nearest class mean has
+    /// none, and ignores it.
+    ///
+    /// # Errors
+    /// As [`Self::train`]; [`TrainError::Strength`] for a strength that the kind cannot have.
+    pub fn train_at(set: &SampleSet, kind: HeadKind, strength: f64) -> Result<Self, TrainError> {
+        let training = Training::of(set)?;
+        let whole = Whole::of(&training);
+        let basis = Basis::new(&training, &whole);
+        let recipe = Recipe::at(kind, strength).ok_or(TrainError::Strength { strength })?;
+        let choice = auto::Choice { recipe, reason: ChoiceReason::Named, balanced_accuracy: None };
+        Self::chosen(set, &basis, &choice)
+    }
+
     /// [`Self::train`], then [`Self::calibrate`], at less than the cost of both: the inner result is that of calibrating,
     /// and the head is there even if it failed.
     ///
@@ -91,21 +154,19 @@ impl Head {
     }
 
     fn of(set: &SampleSet, basis: &Basis<'_>, choice: HeadChoice) -> Result<Self, TrainError> {
+        let named = |kind| {
+            let recipe = Recipe::of(kind, basis)?;
+            Ok::<_, TrainError>(auto::Choice { recipe, reason: ChoiceReason::Named, balanced_accuracy: None })
+        };
+        let choice = match named_kind(choice) {
+            Some(kind) => named(kind)?,
+            None => auto::choose(basis)?,
+        };
+        Self::chosen(set, basis, &choice)
+    }
+
+    fn chosen(set: &SampleSet, basis: &Basis<'_>, choice: &auto::Choice) -> Result<Self, TrainError> {
         let training = basis.training;
-        let named = |kind| auto::Choice { kind, reason: ChoiceReason::Named, balanced_accuracy: None };
-        let (choice, solved) = match choice {
-            HeadChoice::Ncm => (named(HeadKind::Ncm), None),
-            HeadChoice::Ridge => {
-                let system = basis.system()?;
-                let lambda_rel = system.choose_lambda()?;
-                (named(HeadKind::Ridge), Some((system.fit(lambda_rel)?, lambda_rel)))
-            }
-            HeadChoice::Auto => auto::choose(basis)?,
-        };
-        let model = match solved {
-            Some((ridge, lambda_rel)) => Model::Ridge { ridge, lambda_rel },
-            None => Model::Ncm(Ncm::fit(basis.means).ok_or_else(|| training.no_spread())?),
-        };
         Ok(Self {
             space: set.space(),
             set_digest: set.digest(),
@@ -114,7 +175,7 @@ impl Head {
             balanced_accuracy: choice.balanced_accuracy,
             embedding_len: training.embedding_len,
             labels: training.labels.iter().copied().cloned().collect(),
-            model,
+            model: choice.recipe.fit(basis)?,
             calibration: None,
         })
     }
@@ -171,7 +232,11 @@ impl Head {
         };
         let scores = match &self.model {
             Model::Ncm(ncm) => ncm.scores(embedding),
-            Model::Ridge { ridge, .. } => ridge.scores(embedding),
+            Model::Ridge { ridge: linear, .. }
+            | Model::Lda { lda: linear, .. }
+            | Model::Logistic { logistic: linear, .. } => linear.scores(embedding),
+            Model::Knn(knn) => knn.scores(embedding),
+            Model::Rp { ridge, .. } => ridge.scores(&project(embedding)),
         };
         Classified { best: argmax(&scores), scores }
     }
@@ -196,10 +261,7 @@ impl Head {
 
     /// What it is.
     pub fn kind(&self) -> HeadKind {
-        match self.model {
-            Model::Ncm(_) => HeadKind::Ncm,
-            Model::Ridge { .. } => HeadKind::Ridge,
-        }
+        self.model.recipe().kind()
     }
 
     /// Space whose embeddings it takes.
@@ -227,11 +289,17 @@ impl Head {
         self.embedding_len
     }
 
-    /// Relative ridge strength; None for nearest class mean.
+    /// Relative strength of ridge and softmax regression, shrinkage of discriminant analysis; None for nearest class mean
+    /// and neighbours.
     pub fn lambda_rel(&self) -> Option<f64> {
-        match self.model {
-            Model::Ncm(_) => None,
-            Model::Ridge { lambda_rel, .. } => Some(lambda_rel),
+        self.model.recipe().strength()
+    }
+
+    /// Neighbours that vote; None for other heads.
+    pub fn n_neighbours(&self) -> Option<u32> {
+        match &self.model {
+            Model::Knn(knn) => Some(knn.k),
+            _ => None,
         }
     }
 
@@ -254,7 +322,15 @@ mod tests {
     use alloc::string::ToString;
     use proptest::prelude::*;
 
-    const CHOICES: [HeadChoice; 3] = [HeadChoice::Ncm, HeadChoice::Ridge, HeadChoice::Auto];
+    const CHOICES: [HeadChoice; 7] = [
+        HeadChoice::Ncm,
+        HeadChoice::Ridge,
+        HeadChoice::Lda,
+        HeadChoice::Logistic,
+        HeadChoice::Knn,
+        HeadChoice::Rp,
+        HeadChoice::Auto,
+    ];
 
     /// BLAKE3 of the bytes of heads of fixed sets: the same on every CPU, or a head is not a function of its set.
     #[test]
@@ -264,15 +340,49 @@ mod tests {
             CHOICES.map(|choice| format!("{:.16}", Head::train(&set, choice).unwrap().digest()))
         };
         // Fewer samples than components, more samples than components, one shot.
-        assert_eq!(hashes(5, 20, 128), ["c2edb05ff60dacc6", "a66c33ebee199c5a", "ebaf4e3354de0ea1"]);
-        assert_eq!(hashes(4, 20, 32), ["b70df585bdeaf3e5", "593abe9519b7eb85", "f13541277b1e49da"]);
-        assert_eq!(hashes(3, 1, 64), ["e78c862a5e734717", "16a1ff5206cec4e8", "b0cccec491546327"]);
+        assert_eq!(
+            hashes(5, 20, 128),
+            [
+                "c2edb05ff60dacc6",
+                "a66c33ebee199c5a",
+                "d989cf6bb016920e",
+                "9e094b4e81e533ca",
+                "7da2ec4c0f20391d",
+                "66e4c5fb1744f1ba",
+                "ebaf4e3354de0ea1"
+            ]
+        );
+        assert_eq!(
+            hashes(4, 20, 32),
+            [
+                "b70df585bdeaf3e5",
+                "593abe9519b7eb85",
+                "965242443bb07833",
+                "e6ddbf336fa151da",
+                "6d608fbf5711f75b",
+                "dd8c2913c30826b9",
+                "0cb16b0e3d509560"
+            ]
+        );
+        assert_eq!(
+            hashes(3, 1, 64),
+            [
+                "e78c862a5e734717",
+                "16a1ff5206cec4e8",
+                "a1d73a747e07a6de",
+                "5566323cc02b442b",
+                "0234030c4d611630",
+                "ccdbf86111d6c964",
+                "b0cccec491546327"
+            ]
+        );
     }
 
     #[test]
     fn heads_learn_their_set() {
         let set = synthetic::clusters(4, 10, 64, 3);
-        for choice in CHOICES {
+        // Nine neighbours can outvote a sample.
+        for choice in CHOICES.into_iter().filter(|choice| *choice != HeadChoice::Knn) {
             let head = Head::train(&set, choice).unwrap();
             let right = |meta: &graft_wire::SampleMeta, x| head.classes()[head.classify(x).best] == meta.label;
             assert!(set.live().all(|(_, meta, embedding)| right(meta, embedding)), "{choice:?}");
@@ -359,7 +469,7 @@ mod tests {
         let error = Head::train(&one, HeadChoice::Ncm).unwrap_err();
         assert_eq!(error.to_string(), "set has 1 classes with 3 samples; at least 2 classes are needed");
         let same: Vec<(u32, Vec<i8>)> = (0..6).map(|i| (i % 2, [5, 6, 7].to_vec())).collect();
-        for choice in [HeadChoice::Ncm, HeadChoice::Ridge, HeadChoice::Auto] {
+        for choice in CHOICES {
             let error = Head::train(&synthetic::set_of(&same), choice).unwrap_err();
             let expected = "embeddings of all 2 classes (6 samples) have the same mean; they must differ";
             assert_eq!(error.to_string(), expected, "{choice:?}");

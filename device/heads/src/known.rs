@@ -17,7 +17,7 @@
 
 use alloc::vec::Vec;
 
-use crate::ridge::Ridge;
+use crate::linear::Linear;
 use crate::sums::ClassMeans;
 use crate::vector::{argmax, dot};
 
@@ -27,7 +27,7 @@ pub(crate) const LAMBDA_REL: f64 = 1.0;
 /// What is needed to score an embedding.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Known {
-    pub ridge: Ridge,
+    pub ridge: Linear,
     pub means: Means,
 }
 

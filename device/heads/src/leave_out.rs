@@ -8,17 +8,30 @@
 //!
 //! `P <= 1 / (kappa n_c)` bounds the eigenvalues of the matrix in the middle from below by n_c' / n_c, so that it is
 //! always well conditioned. The middle is shared by all folds that take as many samples from the same classes.
+//!
+//! Discriminant scores follow from ridge scores and the class sums `Y^T P Y` (see `lda`), and these change alike: by
+//! `(P Y)^T E^1/2 (I - E^1/2 P E^1/2)^-1 E^1/2 P Y` for the weights, and by `-(P' Y)_F^T P'_FF^-1 (P' Y)_F` for the fold.
 
 use alloc::vec;
 use alloc::vec::Vec;
 
 use crate::folds::Fold;
+use crate::lda::Mixing;
 use crate::ridge::Solution;
 use crate::training::TrainError;
-use crate::vector::{cholesky, dot, solve_lower, solve_lower_transposed};
+use crate::vector::{add_scaled, cholesky, dot, solve_lower, solve_lower_transposed};
 
 /// Classes that a fold takes from, with the samples it leaves: ascending by class.
 type Taken = Vec<(usize, u32)>;
+
+/// Which scores are asked for.
+#[derive(Clone, Copy)]
+pub(crate) enum Scores {
+    /// Regression outputs.
+    Ridge,
+    /// Discriminants, in units of `(W + kappa I)^-1` times `scale`.
+    Discriminant { scale: f64 },
+}
 
 /// The update of P for folds that take alike.
 struct Block {
@@ -33,6 +46,10 @@ struct Block {
     factor: Vec<f64>,
     /// `L^-1 E^1/2 (P Y)` on the members, `[C, S]`.
     targets: Vec<f64>,
+    /// Classes of which something is left, K of them.
+    classes: Vec<usize>,
+    /// Of those classes with the weights changed, nothing left out; None for ridge scores.
+    mixing: Option<Mixing>,
 }
 
 /// Scores of every fold's test samples by the head without the fold: `[folds][test][C]`. A class of which the fold
@@ -40,7 +57,11 @@ struct Block {
 ///
 /// # Errors
 /// [`TrainError::NotPositiveDefinite`] if rounding got the better of an update.
-pub(crate) fn left_out_scores(solution: &Solution<'_>, folds: &[Fold]) -> Result<Vec<Vec<Vec<f64>>>, TrainError> {
+pub(crate) fn left_out_scores(
+    solution: &Solution<'_>,
+    folds: &[Fold],
+    which: Scores,
+) -> Result<Vec<Vec<Vec<f64>>>, TrainError> {
     let singular = || solution.system.singular(solution.lambda_rel);
     let mut order: Vec<(Taken, usize)> = folds.iter().map(|fold| taken(solution, fold)).zip(0..).collect();
     order.sort();
@@ -50,9 +71,9 @@ pub(crate) fn left_out_scores(solution: &Solution<'_>, folds: &[Fold]) -> Result
         // One block at a time: sessions that hold all classes make blocks of the size of the set.
         let current = match block.take() {
             Some(block) if block.taken == taken => block,
-            _ => Block::new(solution, taken).ok_or_else(singular)?,
+            _ => Block::new(solution, taken, which).ok_or_else(singular)?,
         };
-        scores[at] = current.scores(solution, &folds[at]).ok_or_else(singular)?;
+        scores[at] = current.scores(solution, &folds[at], which).ok_or_else(singular)?;
         block = Some(current);
     }
     Ok(scores)
@@ -69,7 +90,7 @@ fn taken(solution: &Solution<'_>, fold: &Fold) -> Taken {
 }
 
 impl Block {
-    fn new(solution: &Solution<'_>, taken: Taken) -> Option<Self> {
+    fn new(solution: &Solution<'_>, taken: Taken, which: Scores) -> Option<Self> {
         let training = solution.system.training;
         let left_of = |class: usize| taken.binary_search_by_key(&class, |(class, _)| *class).ok().map(|at| taken[at].1);
         let (mut members, mut roots) = (Vec::new(), Vec::new());
@@ -101,11 +122,30 @@ impl Block {
             }
             solve_lower(&factor, target);
         }
-        Some(Self { taken, members, projector, roots, factor, targets })
+        let classes: Vec<usize> = (0..training.n_classes()).filter(|class| left_of(*class) != Some(0)).collect();
+        let mut block = Self { taken, members, projector, roots, factor, targets, classes, mixing: None };
+        if let Scores::Discriminant { .. } = which {
+            block.mixing = Some(block.mixing(solution)?);
+        }
+        Some(block)
+    }
+
+    /// The mixing of ridge scores with the weights changed.
+    fn mixing(&self, solution: &Solution<'_>) -> Option<Mixing> {
+        let (n, sums) = (self.members.len(), solution.class_sums());
+        let (n_classes, n_left) = (solution.system.training.n_classes(), self.classes.len());
+        let target = |class: usize| &self.targets[class * n..][..n];
+        let mut changed = vec![0.0; n_left * n_left];
+        for (k, class) in self.classes.iter().enumerate() {
+            for (l, other) in self.classes[..=k].iter().enumerate() {
+                changed[k * n_left + l] = sums[class * n_classes + other] + dot(target(*class), target(*other));
+            }
+        }
+        Mixing::of(changed, n_left, solution.kappa)
     }
 
     /// Scores of the fold's test samples, `[test][C]`.
-    fn scores(&self, solution: &Solution<'_>, fold: &Fold) -> Option<Vec<Vec<f64>>> {
+    fn scores(&self, solution: &Solution<'_>, fold: &Fold, which: Scores) -> Option<Vec<Vec<f64>>> {
         let training = solution.system.training;
         let (n, n_fold, n_classes) = (self.members.len(), fold.removed.len(), training.n_classes());
         let places: Option<Vec<usize>> = fold.removed.iter().map(|i| self.members.binary_search(i).ok()).collect();
@@ -129,10 +169,9 @@ impl Block {
             return None;
         }
         let mut scores = vec![vec![f64::NEG_INFINITY; n_classes]; fold.test.len()];
-        for (class, target) in self.targets.chunks_exact(n).enumerate() {
-            if self.taken.contains(&(class, 0)) {
-                continue;
-            }
+        let mut gone = Vec::with_capacity(self.classes.len() * n_fold); // P'_FF^-1/2 (P' Y)_F, [K, F]
+        for class in &self.classes {
+            let (class, target) = (*class, &self.targets[class * n..][..n]);
             let mut residuals: Vec<f64> = fold
                 .removed
                 .iter()
@@ -140,6 +179,7 @@ impl Block {
                 .map(|(f, i)| solution.coefficients_of(*i)[class] + dot(row(f), target))
                 .collect();
             solve_lower(&own, &mut residuals);
+            gone.extend_from_slice(&residuals);
             solve_lower_transposed(&own, &mut residuals);
             for (i, scores) in fold.test.iter().zip(&mut scores) {
                 let f = fold.removed.binary_search(i).ok()?;
@@ -147,7 +187,47 @@ impl Block {
                 scores[class] = truth - residuals[f];
             }
         }
+        if let (Scores::Discriminant { scale }, Some(mixing)) = (which, &self.mixing) {
+            self.mix(mixing, scale, solution.kappa, &gone, &mut scores)?;
+        }
         Some(scores)
+    }
+
+    /// Turns ridge scores into discriminants, with what the fold takes off the class sums, `gone` `[K, F]`.
+    fn mix(&self, mixing: &Mixing, scale: f64, kappa: f64, gone: &[f64], scores: &mut [Vec<f64>]) -> Option<()> {
+        let n_left = self.classes.len();
+        let n_fold = gone.len() / n_left;
+        // (G^-1 - kappa Z^T Z)^-1 = G + (Z G)^T (I / kappa - Z G Z^T)^-1 Z G, Z = gone^T.
+        let column = |f: usize| (0..n_left).map(move |k| gone[k * n_fold + f]);
+        let rows: Vec<Vec<f64>> = (0..n_fold).map(|f| column(f).collect()).collect();
+        let mixed: Vec<Vec<f64>> = rows.iter().map(|row| mixing.apply(row)).collect();
+        let mut factor = vec![0.0; n_fold * n_fold];
+        for f in 0..n_fold {
+            for g in 0..=f {
+                factor[f * n_fold + g] = f64::from(u8::from(f == g)) / kappa - dot(&rows[f], &mixed[g]);
+            }
+        }
+        if !cholesky(&mut factor, n_fold) {
+            return None;
+        }
+        let mut updates = vec![0.0; n_left * n_fold]; // [K, F]
+        for (k, update) in updates.chunks_exact_mut(n_fold).enumerate() {
+            update.iter_mut().zip(&mixed).for_each(|(update, mixed)| *update = mixed[k]);
+            solve_lower(&factor, update);
+        }
+        for scores in scores {
+            let outputs: Vec<f64> = self.classes.iter().map(|class| scores[*class] - 1.0 / n_left as f64).collect();
+            let mut along = vec![0.0; n_fold];
+            for (update, output) in updates.chunks_exact(n_fold).zip(&outputs) {
+                add_scaled(&mut along, *output, update);
+            }
+            let direct = mixing.apply(&outputs);
+            for (k, update) in updates.chunks_exact(n_fold).enumerate() {
+                let half_length = mixing.half_length(k) + dot(update, update) / 2.0;
+                scores[self.classes[k]] = scale * (direct[k] + dot(update, &along) - half_length);
+            }
+        }
+        Some(())
     }
 }
 
@@ -171,7 +251,7 @@ mod tests {
         let plan = Plan::of(&training).ok().unwrap();
         let ids: Vec<_> = set.live().map(|(id, ..)| id).collect();
         let mut largest = 0.0f64;
-        for (fold, scores) in plan.folds.iter().zip(left_out_scores(&solution, &plan.folds).unwrap()) {
+        for (fold, scores) in plan.folds.iter().zip(left_out_scores(&solution, &plan.folds, Scores::Ridge).unwrap()) {
             let mut rest = set.clone();
             for i in &fold.removed {
                 rest.remove(ids[*i]);

@@ -8,7 +8,8 @@
 //! - [`mod@evaluate`]: leave-one-session-out and leave-one-out; `auto` chooses a head with it;
 //! - [`calibration`]: p-values that reject the unknown at a stated rate (`known` is their score), probabilities;
 //! - [`mod@suspects`], [`mod@duplicates`]: samples to look at; [`compare`]: a new head against the old one;
-//! - `ncm`, `ridge`: the two solvers, on integer sums (`sums`) and one symmetric factorisation (`tridiagonal`).
+//! - `ncm`, `ridge`, `lda`, `logistic`, `knn`, `projection`: the solvers, on integer sums (`sums`) and one symmetric factorisation
+//!   (`tridiagonal`); `recipe` has what they share.
 //!
 //! Same set, same bits, on every CPU: sums are integers, centring happens in integers, and all that is floating
 //! point runs in one written-down order (ascending sample id, labels by UTF-8 bytes) with nothing but correctly
@@ -31,10 +32,16 @@ pub mod evaluate;
 mod folds;
 pub mod format;
 pub mod head;
+mod knn;
 mod known;
+mod lda;
 mod leave_out;
+mod linear;
+mod logistic;
 mod ncm;
 mod numbers;
+mod projection;
+mod recipe;
 mod ridge;
 pub mod set;
 mod sums;

@@ -25,13 +25,18 @@ pub enum HeadNumbers<'a> {
 }
 
 impl Head {
-    /// The numbers behind [`Head::classify`].
-    pub fn numbers(&self) -> HeadNumbers<'_> {
-        match &self.model {
+    /// The numbers behind [`Head::classify`]; None for neighbours and for a projection, which no matrix is.
+    pub fn numbers(&self) -> Option<HeadNumbers<'_>> {
+        Some(match &self.model {
             Model::Ncm(ncm) => {
                 HeadNumbers::Cosine { centre: &ncm.centre, matrix: &ncm.prototypes, offsets: &ncm.offsets }
             }
-            Model::Ridge { ridge, .. } => HeadNumbers::Linear { matrix: &ridge.weights, offsets: &ridge.biases },
-        }
+            Model::Ridge { ridge: linear, .. }
+            | Model::Lda { lda: linear, .. }
+            | Model::Logistic { logistic: linear, .. } => {
+                HeadNumbers::Linear { matrix: &linear.weights, offsets: &linear.biases }
+            }
+            Model::Knn(_) | Model::Rp { .. } => return None,
+        })
     }
 }

@@ -18,10 +18,11 @@
 use alloc::vec;
 use alloc::vec::Vec;
 
+use crate::linear::Linear;
 use crate::sums::ClassMeans;
 use crate::training::{TrainError, Training};
 use crate::tridiagonal::Tridiagonal;
-use crate::vector::{argmax, dot, dot_f32};
+use crate::vector::{add_scaled, argmax, dot, dot_f32};
 
 /// Relative lambdas tried: half decades, ascending.
 pub(crate) const LAMBDA_GRID: [f64; 9] =
@@ -29,28 +30,10 @@ pub(crate) const LAMBDA_GRID: [f64; 9] =
 /// Taken where no class has a second sample to vote with.
 const LAMBDA_DEFAULT: f64 = 1.0;
 
-/// A solved head: score = bias + weights . x.
-#[derive(Clone, Debug, PartialEq)]
-pub(crate) struct Ridge {
-    /// `[C]`.
-    pub biases: Vec<f64>,
-    /// `[C, D]`, in single precision: half the bytes, and the error of a score stays under 1e-6.
-    pub weights: Vec<f32>,
-}
-
-impl Ridge {
-    /// Regression outputs, `[C]`; they sum to 1. `embedding`: int8 `[D]`.
-    pub fn scores(&self, embedding: &[i8]) -> Vec<f64> {
-        let query: Vec<f64> = embedding.iter().map(|x| f64::from(*x)).collect();
-        let rows = self.weights.chunks_exact(query.len().max(1));
-        self.biases.iter().zip(rows).map(|(bias, row)| bias + dot_f32(&query, row)).collect()
-    }
-}
-
 /// All that does not depend on lambda.
 pub(crate) struct System<'a> {
     pub training: &'a Training<'a>,
-    means: &'a ClassMeans,
+    pub means: &'a ClassMeans,
     dual: bool,
     /// Side of the factored matrix: n if dual, else D.
     size: usize,
@@ -59,7 +42,8 @@ pub(crate) struct System<'a> {
     rows: Vec<f64>,
     /// Per class its right-hand side under Q, `[C, m]`.
     rhs: Vec<f64>,
-    trace: f64,
+    /// Of the class-balanced scatter around the centre.
+    pub trace: f64,
 }
 
 /// The system at one kappa.
@@ -129,28 +113,10 @@ impl<'a> System<'a> {
     /// # Errors
     /// [`TrainError::NotPositiveDefinite`] if rounding got the better of a lambda.
     pub fn choose_lambda(&self) -> Result<f64, TrainError> {
-        let training = self.training;
-        let n_voting = training.counts.iter().filter(|count| **count > 1).count();
-        let mut best = (LAMBDA_DEFAULT, 0.0);
-        if n_voting == 0 {
-            return Ok(best.0);
-        }
-        for lambda_rel in LAMBDA_GRID {
+        best_of(&LAMBDA_GRID, LAMBDA_DEFAULT, self.training, |lambda_rel| {
             let solution = self.solve(lambda_rel, self.kappa(lambda_rel))?;
-            let mut n_correct = vec![0u32; training.n_classes()];
-            for (i, sample) in training.samples.iter().enumerate() {
-                if training.counts[sample.class] > 1 {
-                    let scores = solution.leave_one_out(i);
-                    n_correct[sample.class] += u32::from(argmax(&scores) == sample.class);
-                }
-            }
-            let shares = n_correct.iter().zip(&training.counts).map(|(n, count)| f64::from(*n) / f64::from(*count));
-            let accuracy = shares.sum::<f64>() / n_voting as f64;
-            if accuracy >= best.1 {
-                best = (lambda_rel, accuracy);
-            }
-        }
-        Ok(best.0)
+            Ok(move |i| solution.leave_one_out(i))
+        })
     }
 
     /// Solves at `kappa`, with everything that leaving out needs.
@@ -182,28 +148,44 @@ impl<'a> System<'a> {
     ///
     /// # Errors
     /// [`TrainError::NotPositiveDefinite`] if rounding got the better of it.
-    pub fn fit(&self, lambda_rel: f64) -> Result<Ridge, TrainError> {
+    pub fn fit(&self, lambda_rel: f64) -> Result<Linear, TrainError> {
         self.fit_at(lambda_rel, self.kappa(lambda_rel))
     }
 
     /// The head at one absolute strength; `lambda_rel` is for the error only.
-    pub fn fit_at(&self, lambda_rel: f64, kappa: f64) -> Result<Ridge, TrainError> {
+    ///
+    /// # Errors
+    /// As [`Self::fit`].
+    pub fn fit_at(&self, lambda_rel: f64, kappa: f64) -> Result<Linear, TrainError> {
+        Ok(self.head(&self.solved(lambda_rel, kappa)?, |_| 1.0 / self.training.n_classes() as f64))
+    }
+
+    /// The solved right-hand sides, `[C, m]`: dual coefficients or weights.
+    ///
+    /// # Errors
+    /// As [`Self::fit`].
+    pub fn solved(&self, lambda_rel: f64, kappa: f64) -> Result<Vec<f64>, TrainError> {
         let whitener = self.tridiagonal.whitener(kappa).ok_or_else(|| self.singular(lambda_rel))?;
         let mut solved = self.rhs.clone();
         whitener.whiten(&mut solved);
         whitener.finish(&mut solved);
         self.tridiagonal.rotate_back(&mut solved);
+        Ok(solved)
+    }
+
+    /// The head of solved rows `[C, m]`; `at_centre` is the score that a class gives the centre.
+    pub fn head(&self, solved: &[f64], at_centre: impl Fn(usize) -> f64) -> Linear {
         let centre = self.means.centre();
         let (n_classes, d) = (self.training.n_classes(), centre.len());
         let (mut biases, mut weights) = (Vec::with_capacity(n_classes), Vec::with_capacity(n_classes * d));
-        for solved in solved.chunks_exact(self.size) {
+        for (class, solved) in solved.chunks_exact(self.size).enumerate() {
             let row = if self.dual { self.combine(solved) } else { solved.to_vec() };
             let rounded: Vec<f32> = row.iter().map(|weight| *weight as f32).collect();
-            // From the rounded weights, so that the centre scores 1 / C as exactly as it can.
-            biases.push(1.0 / n_classes as f64 - dot_f32(&centre, &rounded));
+            // From the rounded weights, so that the centre scores what it should as exactly as it can.
+            biases.push(at_centre(class) - dot_f32(&centre, &rounded));
             weights.extend(rounded);
         }
-        Ok(Ridge { biases, weights })
+        Linear { biases, weights }
     }
 
     /// Dual coefficients to weights, `[N] -> [D]`. The coefficients of a class sum to zero (the intercept sees to
@@ -250,6 +232,16 @@ impl Solution<'_> {
         scores
     }
 
+    /// Sums of coefficients over the samples of each class, `[C, C]`: the one-hot targets on both sides of P, symmetric.
+    pub fn class_sums(&self) -> Vec<f64> {
+        let n_classes = self.system.training.n_classes();
+        let mut sums = vec![0.0; n_classes * n_classes];
+        for (sample, row) in self.system.training.samples.iter().zip(self.coefficients.chunks_exact(n_classes)) {
+            add_scaled(&mut sums[sample.class * n_classes..][..n_classes], 1.0, row);
+        }
+        sums
+    }
+
     /// Rows of [`Self::coefficients`].
     pub fn coefficients_of(&self, i: usize) -> &[f64] {
         let n_classes = self.system.training.n_classes();
@@ -257,9 +249,42 @@ impl Solution<'_> {
     }
 }
 
+/// The value of `grid` with the best class-balanced accuracy of left-out scores, ties to the later one; `default` where no
+/// class has a second sample. `scores_at` gives, for a value, the scores `[C]` of a sample that is left out.
+///
+/// # Errors
+/// Those of `scores_at`.
+pub(crate) fn best_of<T: Copy, F: FnMut(usize) -> Vec<f64>>(
+    grid: &[T],
+    default: T,
+    training: &Training<'_>,
+    mut scores_at: impl FnMut(T) -> Result<F, TrainError>,
+) -> Result<T, TrainError> {
+    let n_voting = training.counts.iter().filter(|count| **count > 1).count();
+    let mut best = (default, 0.0);
+    if n_voting == 0 {
+        return Ok(best.0);
+    }
+    for value in grid {
+        let mut scores = scores_at(*value)?;
+        let mut n_correct = vec![0u32; training.n_classes()];
+        for (i, sample) in training.samples.iter().enumerate() {
+            if training.counts[sample.class] > 1 {
+                n_correct[sample.class] += u32::from(argmax(&scores(i)) == sample.class);
+            }
+        }
+        let shares = n_correct.iter().zip(&training.counts).map(|(n, count)| f64::from(*n) / f64::from(*count));
+        let accuracy = shares.sum::<f64>() / n_voting as f64;
+        if accuracy >= best.1 {
+            best = (*value, accuracy);
+        }
+    }
+    Ok(best.0)
+}
+
 impl Training<'_> {
     /// Samples in the class of sample i.
-    fn count_of(&self, i: usize) -> f64 {
+    pub fn count_of(&self, i: usize) -> f64 {
         f64::from(self.counts[self.samples[i].class])
     }
 

@@ -10,6 +10,7 @@ use alloc::vec;
 use alloc::vec::Vec;
 
 use crate::training::Training;
+use crate::vector::dot;
 
 /// Steps per unit of a class mean.
 const STEPS: i64 = 1 << STEP_BITS;
@@ -185,6 +186,17 @@ impl ClassMeans {
     pub fn variance_within(&self) -> f64 {
         let freedom: u64 = self.counts.iter().map(|count| u64::from(*count) - 1).sum();
         if freedom > 0 { self.scatters.iter().sum::<f64>() / freedom as f64 } else { 0.0 }
+    }
+
+    /// Trace of the class-balanced scatter within classes: the sum over classes of the mean squared distance to their mean.
+    pub fn balanced_scatter(&self) -> f64 {
+        self.scatters.iter().zip(&self.counts).map(|(scatter, count)| scatter / f64::from(*count)).sum()
+    }
+
+    /// Trace of the class-balanced scatter around the centre: the same with the distance to the centre.
+    pub fn balanced_spread(&self) -> f64 {
+        let between = (0..self.classes.len()).map(|k| self.centred_mean(k)).map(|row| dot(&row, &row));
+        self.balanced_scatter() + between.sum::<f64>()
     }
 
     /// Embedding minus centre, `[D]`, one rounding each.

@@ -61,6 +61,12 @@ pub enum TrainError {
         /// Live class samples.
         n_samples: u32,
     },
+    /// No such strength.
+    #[error("strength {strength} is not one that this head can have")]
+    Strength {
+        /// Strength given.
+        strength: f64,
+    },
     /// Rounding made the system singular. Not seen with the lambda grid in use.
     #[error("ridge system of {n_samples} samples is not positive definite at relative lambda {lambda_rel}")]
     NotPositiveDefinite {

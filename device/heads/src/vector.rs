@@ -25,17 +25,22 @@ pub fn dot(a: &[f64], b: &[f64]) -> f64 {
 
 /// As [`dot`], with one side stored in single precision; every product is exact enough to be formed in f64.
 pub fn dot_f32(a: &[f64], b: &[f32]) -> f64 {
+    dot_with(a, b)
+}
+
+/// As [`dot`], with one side of another type, which is converted exactly.
+pub fn dot_with<T: Copy + Into<f64>>(a: &[f64], b: &[T]) -> f64 {
     let mut lanes = [0.0; LANES];
     let (a_blocks, a_rest) = a.as_chunks::<LANES>();
     let (b_blocks, b_rest) = b.as_chunks::<LANES>();
     debug_assert_eq!(a.len(), b.len());
     for (x, y) in a_blocks.iter().zip(b_blocks) {
         for lane in 0..LANES {
-            lanes[lane] += x[lane] * f64::from(y[lane]);
+            lanes[lane] += x[lane] * y[lane].into();
         }
     }
     for (lane, (x, y)) in lanes.iter_mut().zip(a_rest.iter().zip(b_rest)) {
-        *lane += x * f64::from(*y);
+        *lane += x * (*y).into();
     }
     let [a, b, c, d, e, f, g, h] = lanes;
     ((a + b) + (c + d)) + ((e + f) + (g + h))

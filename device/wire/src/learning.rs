@@ -12,8 +12,16 @@ pub enum HeadChoice {
     Ncm,
     /// Ridge regression on one-hot targets.
     Ridge,
-    /// The better of them by leave-one-session-out.
+    /// The best of [`HeadKind::Ncm`], [`HeadKind::Ridge`] and [`HeadKind::Lda`] by leave-one-session-out.
     Auto,
+    /// Linear discriminant analysis with a shared, shrunk covariance.
+    Lda,
+    /// Softmax regression.
+    Logistic,
+    /// Nearest neighbours.
+    Knn,
+    /// Ridge regression on a random projection with a rectifier.
+    Rp,
 }
 
 /// Kind of a trained head.
@@ -23,6 +31,14 @@ pub enum HeadKind {
     Ncm,
     /// Ridge regression on one-hot targets.
     Ridge,
+    /// Linear discriminant analysis with a shared, shrunk covariance.
+    Lda,
+    /// Softmax regression.
+    Logistic,
+    /// Nearest neighbours.
+    Knn,
+    /// Ridge regression on a random projection with a rectifier.
+    Rp,
 }
 
 /// Why `auto` took what it took.
@@ -55,7 +71,7 @@ pub struct HeadInfo {
     pub n_samples: u32,
     /// Classes it knows.
     pub n_classes: u32,
-    /// Relative ridge strength; `None` for heads without one.
+    /// Relative strength of ridge and softmax regression, shrinkage of discriminant analysis; `None` for heads without one.
     pub lambda_rel: Option<f64>,
     /// Why this head.
     pub reason: ChoiceReason,

@@ -133,6 +133,10 @@ fn requests_about_heads_are_golden() {
     check_request(Request::Predict { space: SPACE, input: Input::Tensor(&[1]) }, "0c {space} 00 01 01");
     check_request(Request::Evaluate { head: HeadChoice::Ncm }, "0d 00");
     check_request(Request::Evaluate { head: HeadChoice::Ridge }, "0d 01");
+    check_request(Request::Evaluate { head: HeadChoice::Lda }, "0d 03");
+    check_request(Request::Evaluate { head: HeadChoice::Logistic }, "0d 04");
+    check_request(Request::Evaluate { head: HeadChoice::Knn }, "0d 05");
+    check_request(Request::Evaluate { head: HeadChoice::Rp }, "0d 06");
     check_request(Request::PullHead { offset: 0 }, "11 00");
     check_request(Request::PushHead { head: &[1, 2, 3] }, "12 03 010203");
     let train = |unknown| Request::TrainChecked { head: HeadChoice::Auto, force: false, unknown };

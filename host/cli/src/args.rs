@@ -362,7 +362,15 @@ pub enum HeadArg {
     Ncm,
     /// Ridge regression.
     Ridge,
-    /// The better of them by leaving out sessions.
+    /// Linear discriminant analysis with one shrunk covariance for all classes.
+    Lda,
+    /// Softmax regression.
+    Logistic,
+    /// Nearest neighbours, as a baseline.
+    Knn,
+    /// Ridge regression on a random projection with a rectifier.
+    Rp,
+    /// The best of ncm, ridge and lda by leaving out sessions.
     #[default]
     Auto,
 }

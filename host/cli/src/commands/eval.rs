@@ -150,6 +150,10 @@ fn on_own_samples(context: &Context, args: &EvalArgs) -> Result<Evaluated, CliEr
         (None, Some(head)) => match head.kind {
             HeadKind::Ncm => HeadChoice::Ncm,
             HeadKind::Ridge => HeadChoice::Ridge,
+            HeadKind::Lda => HeadChoice::Lda,
+            HeadKind::Logistic => HeadChoice::Logistic,
+            HeadKind::Knn => HeadChoice::Knn,
+            HeadKind::Rp => HeadChoice::Rp,
         },
         (None, None) => HeadChoice::Auto,
     };

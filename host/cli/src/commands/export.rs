@@ -28,8 +28,11 @@ pub fn run(context: &Context, args: &ExportArgs) -> Result<Done, CliError> {
     })?;
     let kind = kind_name(head.kind());
     let exported = Exported::of(&head, kind).ok_or_else(|| {
-        CliError::failed(format!("{}: a {kind} head cannot be exported; ncm and ridge can", device.name))
-            .with_help(format!("graft train -d {} --head ridge", device.name))
+        CliError::failed(format!(
+            "{}: a {kind} head is no matrix and cannot be exported; ncm, ridge, lda and logistic can",
+            device.name
+        ))
+        .with_help(format!("graft train -d {} --head ridge", device.name))
     })?;
     let labels: Vec<&str> = head.classes().iter().map(|label| label.as_str()).collect();
     let bytes = match args.format {

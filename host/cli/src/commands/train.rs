@@ -106,6 +106,10 @@ pub fn choice(head: HeadArg) -> HeadChoice {
     match head {
         HeadArg::Ncm => HeadChoice::Ncm,
         HeadArg::Ridge => HeadChoice::Ridge,
+        HeadArg::Lda => HeadChoice::Lda,
+        HeadArg::Logistic => HeadChoice::Logistic,
+        HeadArg::Knn => HeadChoice::Knn,
+        HeadArg::Rp => HeadChoice::Rp,
         HeadArg::Auto => HeadChoice::Auto,
     }
 }
@@ -115,6 +119,10 @@ pub fn kind_name(kind: HeadKind) -> &'static str {
     match kind {
         HeadKind::Ncm => "ncm",
         HeadKind::Ridge => "ridge",
+        HeadKind::Lda => "lda",
+        HeadKind::Logistic => "logistic",
+        HeadKind::Knn => "knn",
+        HeadKind::Rp => "rp",
     }
 }
 

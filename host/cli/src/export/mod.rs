@@ -34,8 +34,8 @@ impl<'a> Exported<'a> {
     /// The numbers of `head`; None for a head that no format can hold. `kind` in one word.
     pub fn of(head: &'a Head, kind: &str) -> Option<Self> {
         let (centre, matrix, offsets, formula) = match head.numbers() {
-            HeadNumbers::Linear { matrix, offsets } => (None, matrix, offsets, "matrix @ x + offsets"),
-            HeadNumbers::Cosine { centre, matrix, offsets } => {
+            Some(HeadNumbers::Linear { matrix, offsets }) => (None, matrix, offsets, "matrix @ x + offsets"),
+            Some(HeadNumbers::Cosine { centre, matrix, offsets }) => {
                 (Some(centre), matrix, offsets, "matrix @ ((x - centre) / |x - centre|) + offsets")
             }
             _ => return None,

@@ -119,6 +119,18 @@ mod tests {
     }
 
     #[test]
+    fn linear_heads_are_exported_and_others_are_not() {
+        for (choice, linear) in
+            [(HeadChoice::Lda, true), (HeadChoice::Logistic, true), (HeadChoice::Knn, false), (HeadChoice::Rp, false)]
+        {
+            let head = super::super::tests::head(choice);
+            let exported = Exported::of(&head, "");
+            assert_eq!(exported.is_some(), linear, "{choice:?}");
+            assert!(exported.is_none_or(|exported| exported.centre.is_none()));
+        }
+    }
+
+    #[test]
     fn a_tensor_of_no_shape_is_a_scalar() {
         assert_eq!(tensor("x", &[], [1.0]).0, [16, 1, 66, 1, b'x', 74, 4, 0, 0, 0x80, 0x3f]);
     }
