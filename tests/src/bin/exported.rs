@@ -1,7 +1,7 @@
 //! Heads as `graft export` writes them, with what they say about test samples, for `tests/peers/exported.py` to compare.
 //!
 //! `cargo run --release -p graft-tests --bin exported -- CACHE OUT`, CACHE as in the program `unknowns`. Per data set, for
-//! its first draws and both heads: OUT/NAME-DRAW-HEAD.onnx, .safetensors, .npz, and .txt with a line per test sample:
+//! its first draws and every head that can be exported: OUT/NAME-DRAW-HEAD.onnx, .safetensors, .npz, and .txt with a line per test sample:
 //! its number, its label, and the scores of all classes.
 
 use std::fs;
@@ -26,6 +26,14 @@ struct Args {
     draws: usize,
 }
 
+/// Heads that can be exported.
+const HEADS: [(&str, HeadChoice); 4] = [
+    ("ncm", HeadChoice::Ncm),
+    ("ridge", HeadChoice::Ridge),
+    ("lda", HeadChoice::Lda),
+    ("logistic", HeadChoice::Logistic),
+];
+
 fn main() -> Result<()> {
     let args = Args::parse();
     fs::create_dir_all(&args.out)?;
@@ -33,7 +41,7 @@ fn main() -> Result<()> {
         let data = Embeddings::read(&args.cache, &name)?;
         for (number, draw) in read_draws(&args.cache, &name)?.iter().take(args.draws).enumerate() {
             let set = data.set(&draw.support)?;
-            for (kind, choice) in [("ncm", HeadChoice::Ncm), ("ridge", HeadChoice::Ridge)] {
+            for (kind, choice) in HEADS {
                 let head = Head::train(&set, choice)?;
                 let exported = Exported::of(&head, kind).context("not exported")?;
                 let labels: Vec<&str> = head.classes().iter().map(|label| label.as_str()).collect();

@@ -1,0 +1,253 @@
+#!/usr/bin/env python3
+"""Episodes for the program `heads`, and scikit-learn's heads on them at the strengths that graft chose.
+
+usage: heads.py embed ASSETS CACHE        writes CACHE/NAME.emb, as unknowns.py does; what is there is kept
+       heads.py draw ASSETS CACHE [--episodes 600] [--seed 0]    writes CACHE/NAME.SHOTS.draws
+       heads.py peers CACHE OUT [--shots 1 5]    compares OUT, which `heads CACHE --out OUT` has filled; exit code 1 if a bar is missed
+Install: numpy scikit-learn; for embed also onnxruntime onnx pillow scipy. A data set that is absent is skipped with one line.
+
+Episodes: 5 classes, 10 queries of each, shots 1, 5, 10, 20, and 20,20,1,1,1 (omniglot has 20 drawings: to 10).
+
+| name | backbone | support and queries |
+|---|---|---|
+| flowers, hand_signs | MobileNetV2 | other photos |
+| omniglot | MobileNetV1 0.25, 128 x 128 (a photo backbone on `background_small`) | other drawers |
+| spoken_digits | dscnn_l_mswc_fewshot | three speakers each, other ones |
+| clinc150 | hashed n-grams | other sentences |
+
+Peers, all on embeddings minus the mean of class means:
+
+| graft | scikit-learn |
+|---|---|
+| ncm | NearestCentroid on unit vectors; the same head at one shot only, for more graft weighs how well a class is known |
+| ridge | RidgeClassifier(alpha=kappa), samples weighted 1 / n_c |
+| lda | LinearDiscriminantAnalysis("lsqr", shrinkage, priors equal), in the span of the samples at the shrinkage that means
+        the same there; the first episode also in all D components at graft's own |
+| logistic | LogisticRegression(C=classes / (kappa n), class_weight="balanced") in the span of the samples |
+| knn | KNeighborsClassifier(k, metric="cosine") |
+| rp | RidgeClassifier as above on features that `projected` computes here from the definition |
+
+Labels count as different only where the peer's two best scores are further apart than the tolerance on scores.
+"""
+import argparse, glob, json, os, sys, warnings
+import numpy as np
+from unknowns import embed, read, run, stored
+
+SETS = ["flowers", "hand_signs", "omniglot", "spoken_digits", "clinc150"]
+SHOTS = dict([(str(n), [n] * 5) for n in (1, 5, 10, 20)] + [("20,20,1,1,1", [20, 20, 1, 1, 1])])
+HEADS = ["ncm", "ridge", "lda", "logistic", "knn", "rp"]
+# Largest difference of scores, relative to the largest score of an episode: weights are f32, and softmax regression stops
+# at a gradient of 1e-6 here and a loss there.
+TOLERANCE = dict(ncm=1e-6, ridge=1e-5, lda=1e-5, logistic=2e-3, knn=1e-9, rp=1e-5)
+
+
+def omniglot(root):
+    return sorted(glob.glob(root + "/background_small/*/*/*.png"))
+
+
+def groups(assets, name, n):
+    """Who made each sample; None where every sample is its own."""
+    root = os.path.join(assets, "data", name)
+    if name == "omniglot":
+        return np.array([f[-6:-4] for f in omniglot(root)])
+    if name == "spoken_digits":
+        files = sorted(glob.glob(root + "/recordings/*.wav"))
+        return np.array([os.path.basename(f).split("_")[1] for f in files])
+    return None
+
+
+def embed_omniglot(assets):
+    from PIL import Image
+    files = omniglot(os.path.join(assets, "data", "omniglot"))
+    photo = lambda f: (np.asarray(Image.open(f).convert("RGB").resize((128, 128), 2), np.float32).transpose(2, 0, 1) - 128) / 128
+    labels = ["/".join(f.split("/")[-3:-1]) for f in files]
+    return run(assets, "mobilenet_v1_025_128_imagenet", map(photo, files)), labels
+
+
+def episode(labels, who, shots, g):
+    """Support and query: index arrays."""
+    classes = g.choice(sorted(set(labels) - {"_unknown"}), len(shots), False)
+    if who is not None:
+        people = g.permutation(sorted(set(who)))
+        mine = np.isin(who, people[: len(people) // 2])
+    support, query = [], []
+    for c, n in zip(classes, shots):
+        i = g.permutation(np.flatnonzero(labels == c))
+        a, b = (i[:n], i[n : n + 10]) if who is None else (i[mine[i]][:n], i[~mine[i]][:10])
+        assert len(a) == n
+        support += list(a)
+        query += list(b)
+    return support, query
+
+
+def read_draws(cache, name):
+    return [[np.array(part.split(), int) for part in line.split("|")][:2] for line in open(f"{cache}/{name}.draws")]
+
+
+def projected(x):
+    """graft's projection, from its definition (device/heads/src/projection.rs)."""
+    from scipy.linalg import hadamard
+    mask, state, d = (1 << 64) - 1, int.from_bytes(b"graft rp", "big"), x.shape[1]
+    block = 1 << (d - 1).bit_length()
+    h, out = hadamard(block).astype(np.float64), []
+    for _ in range(max(4096, block) // block):
+        signs = []
+        for _ in range(-(-d // 64)):
+            state = (state + 0x9E3779B97F4A7C15) & mask
+            z = state
+            z = ((z ^ (z >> 30)) * 0xBF58476D1CE4E5B9) & mask
+            z = ((z ^ (z >> 27)) * 0x94D049BB133111EB) & mask
+            z ^= z >> 31
+            signs += [1 - 2 * (z >> p & 1) for p in range(64)]
+        out.append((x.astype(np.float64) * np.array(signs[:d])) @ h[:d])
+    v, length = np.concatenate(out, 1), np.floor(np.sqrt((x.astype(np.int64) ** 2).sum(1)))
+    return np.minimum(127, np.maximum(v, 0) * 40 // np.maximum(length, 1)[:, None])
+
+
+class Peer:
+    """scikit-learn's heads on one episode; the scores of each, [query, C]."""
+
+    def __init__(self, x, y, q):
+        self.y, self.n, self.n_classes = y, np.bincount(y), y.max() + 1
+        self.means = np.stack([x[y == c].mean(0) for c in range(self.n_classes)])
+        self.centre = self.means.mean(0)
+        self.x, self.q, self.d = x - self.centre, q - self.centre, x.shape[1]
+        self.weights = 1 / self.n[y]
+        self.trace = (self.weights * (self.x**2).sum(1)).sum()
+        # Coordinates in the span of the samples: the same lengths and angles.
+        u, s, vt = np.linalg.svd(self.x, full_matrices=False)
+        vt = vt[s > 1e-9 * s[0]]
+        self.z, self.zq = self.x @ vt.T, self.q @ vt.T
+
+    def ncm(self, _):
+        from sklearn.neighbors import NearestCentroid
+        unit = lambda v: v / np.linalg.norm(v, axis=1, keepdims=True)
+        peer = NearestCentroid().fit(unit(self.x), self.y)
+        return 1 - ((unit(self.q)[:, None] - unit(peer.centroids_)[None]) ** 2).sum(2) / 2 if (self.n == 1).all() else \
+            -((unit(self.q)[:, None] - peer.centroids_[None]) ** 2).sum(2)
+
+    def ridge(self, lambda_rel):
+        from sklearn.linear_model import RidgeClassifier
+        peer = RidgeClassifier(alpha=lambda_rel * self.trace / len(self.y)).fit(self.z, self.y, sample_weight=self.weights)
+        return (1 + peer.decision_function(self.zq)) / 2
+
+    def lda(self, shrinkage, full=False):
+        from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
+        priors, odds = [1 / self.n_classes] * self.n_classes, shrinkage / (1 - shrinkage)
+        if (self.n == 1).all():
+            return None  # no covariance: graft takes the nearest mean, scikit-learn divides by zero
+        if full:
+            return LinearDiscriminantAnalysis("lsqr", shrinkage, priors).fit(self.x, self.y).decision_function(self.q)
+        inner = odds * self.z.shape[1] / self.d
+        inner = inner / (1 + inner)
+        peer = LinearDiscriminantAnalysis("lsqr", inner, priors).fit(self.z, self.y)
+        scores = peer.decision_function(self.zq) - np.log(1 / self.n_classes)
+        return scores * (1 - inner) / (1 - shrinkage)
+
+    def logistic(self, lambda_rel):
+        from sklearn.linear_model import LogisticRegression
+        kappa = lambda_rel * self.trace / len(self.y)
+        peer = LogisticRegression(C=self.n_classes / (kappa * len(self.y)), class_weight="balanced", tol=1e-7, max_iter=20000)
+        return peer.fit(self.z, self.y).decision_function(self.zq)
+
+    def knn(self, k):
+        from sklearn.neighbors import KNeighborsClassifier
+        return KNeighborsClassifier(int(k), metric="cosine").fit(self.x, self.y).predict_proba(self.q)
+
+
+def same_up_to_shift(a, b, kind):
+    """Largest difference of scores of a query, relative to the largest score; discriminants and log odds are known up to
+    what all classes share."""
+    if kind in ("lda", "logistic"):
+        a, b = a - a.mean(1, keepdims=True), b - b.mean(1, keepdims=True)
+    return np.abs(a - b).max() / max(1, np.abs(b).max())
+
+
+def peers(cache, out, shots):
+    missed = 0
+    print(f"{'data':14} {'shots':>11} {'head':8} {'graft':>6} {'peer':>6} {'differ':>7} {'not by ties':>12} {'scores':>9}")
+    for name in SETS:
+        if not os.path.exists(f"{cache}/{name}.emb"):
+            continue
+        x, labels = read(cache, name)
+        for shot in shots:
+            if not os.path.exists(f"{out}/{name}.{shot}.json"):
+                continue
+            draws = read_draws(cache, f"{name}.{shot}")
+            strengths = json.load(open(f"{out}/{name}.{shot}.json"))
+            n_classes = 5
+            for head in HEADS:
+                chosen = strengths[head]
+                mine = np.fromfile(f"{out}/{name}.{shot}.{head}.f64", "<f8").reshape(len(chosen), -1, n_classes)
+                right = np.zeros((2, len(chosen)))
+                differ = hard = asked = 0
+                largest = 0.0
+                for e, ((support, query), strength, scores) in enumerate(zip(draws, chosen, mine)):
+                    classes, y = np.unique(labels[support], return_inverse=True)
+                    truth = np.searchsorted(classes, labels[query])
+                    if head == "rp":
+                        peer = Peer(projected(x[support]), y, projected(x[query])).ridge(strength)
+                    else:
+                        peer = getattr(Peer(x[support].astype(float), y, x[query].astype(float)), head)(strength)
+                    if peer is None:
+                        continue
+                    if head == "lda" and e == 0:
+                        full = Peer(x[support].astype(float), y, x[query].astype(float)).lda(strength, True)
+                        assert same_up_to_shift(peer, full, "lda") < 1e-5, "span and components differ"
+                    a, b = scores.argmax(1), peer.argmax(1)
+                    asked += len(a)
+                    right[:, e] = [np.mean([(p[truth == c] == c).mean() for c in range(n_classes)]) for p in (a, b)]
+                    top = np.sort(peer, 1)
+                    gap = (top[:, -1] - top[:, -2]) / max(1, np.abs(peer).max())
+                    # Votes of neighbours tie exactly.
+                    differ += (a != b).sum()
+                    hard += ((a != b) & (gap > 2 * TOLERANCE[head])).sum()
+                    if head not in ("knn",) and not (head == "ncm" and shot != "1"):
+                        largest = max(largest, same_up_to_shift(scores, peer, head))
+                if not asked:
+                    continue
+                other = head == "ncm" and shot != "1"
+                gap = 100 * (right[0].mean() - right[1].mean())
+                tie = head == "knn"  # of equal votes graft takes the nearest, scikit-learn the first
+                bad = not other and (hard > 0 or largest > TOLERANCE[head] or (abs(gap) > 0.2 and not tie))
+                missed += bad
+                print(f"{name:14} {shot:>11} {head:8} {100 * right[0].mean():6.2f} {100 * right[1].mean():6.2f} {differ:7d}"
+                      f" {hard:12d} {largest:9.1e}{'  another head' if other else ''}{'  MISSED' if bad else ''}", flush=True)
+    return missed
+
+
+if __name__ == "__main__":
+    p = argparse.ArgumentParser()
+    p.add_argument("do", choices=["embed", "draw", "peers"])
+    p.add_argument("dirs", nargs=2)
+    p.add_argument("--episodes", type=int, default=600)
+    p.add_argument("--seed", type=int, default=0)
+    p.add_argument("--shots", nargs="+", default=["1", "5"])
+    a = p.parse_args()
+    if a.do == "peers":
+        warnings.filterwarnings("ignore", module="sklearn.neighbors")  # spread within classes of one sample
+        sys.exit(1 if peers(*a.dirs, a.shots) else 0)
+    assets, cache = a.dirs
+    os.makedirs(cache, exist_ok=True)
+    for name in SETS:
+        path = f"{cache}/{name}"
+        if not os.path.isdir(os.path.join(assets, "data", name)):
+            print(f"skipped {name}: absent in {assets}/data")
+        elif a.do == "embed" and not os.path.exists(path + ".emb"):
+            x, labels = embed_omniglot(assets) if name == "omniglot" else embed(assets, name)
+            x = stored(np.asarray(x, float))
+            with open(path + ".emb", "wb") as f:
+                f.write(f"graft embeddings {len(x)} {x.shape[1]}\n".encode())
+                f.write("".join(f"{label}\t{i}\n" for i, label in enumerate(labels)).encode())
+                f.write(x.tobytes())
+            print(name, *x.shape, len(set(labels)), "labels")
+        elif a.do == "draw":
+            _, labels = read(cache, name)
+            who = groups(assets, name, len(labels))
+            for shot, shots in SHOTS.items():
+                if name == "omniglot" and max(shots) > 10:
+                    continue
+                g = np.random.default_rng(a.seed)
+                with open(f"{path}.{shot}.draws", "w") as f:
+                    for _ in range(a.episodes):
+                        f.write(" | ".join(" ".join(map(str, part)) for part in episode(labels, who, shots, g)) + " |\n")
