@@ -4,6 +4,7 @@
 usage: heads.py embed ASSETS CACHE        writes CACHE/NAME.emb, as unknowns.py does; what is there is kept
        heads.py draw ASSETS CACHE [--episodes 600] [--seed 0]    writes CACHE/NAME.SHOTS.draws
        heads.py peers CACHE OUT [--shots 1 5]    compares OUT, which `heads CACHE --out OUT` has filled; exit code 1 if a bar is missed
+CACHE is not that of unknowns.py, whose programs read every .emb in it; .emb files of the same name are the same.
 Install: numpy scikit-learn; for embed also onnxruntime onnx pillow scipy. A data set that is absent is skipped with one line.
 
 Episodes: 5 classes, 10 queries of each, shots 1, 5, 10, 20, and 20,20,1,1,1 (omniglot has 20 drawings: to 10).

@@ -406,6 +406,21 @@ mod tests {
     }
 
     #[test]
+    fn a_given_strength_gives_the_head_that_chose_it() {
+        let set = synthetic::clusters(3, 8, 40, 5);
+        for choice in CHOICES {
+            let head = Head::train(&set, choice).unwrap();
+            let strength = head.lambda_rel().or(head.n_neighbours().map(f64::from)).unwrap_or(1.0);
+            let given = Head::train_at(&set, head.kind(), strength).unwrap();
+            assert_eq!(given.model, head.model, "{choice:?}");
+        }
+        for (kind, strength) in [(HeadKind::Ridge, 0.0), (HeadKind::Lda, 1.0), (HeadKind::Knn, 10.0)] {
+            let error = Head::train_at(&set, kind, strength).unwrap_err().to_string();
+            assert_eq!(error, format!("strength {strength} is not one that this head can have"));
+        }
+    }
+
+    #[test]
     fn a_single_shot_beside_many_is_still_predicted() {
         let rows = synthetic::rows_with_noise(3, 20, 64, 11, 10);
         let head = Head::train(&synthetic::set_of(&rows[..41]), HeadChoice::Ridge).unwrap();
