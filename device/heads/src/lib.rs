@@ -26,6 +26,7 @@ mod auto;
 mod basis;
 pub mod calibration;
 mod calibration_format;
+mod cholesky;
 pub mod compare;
 pub mod duplicates;
 pub mod evaluate;

@@ -17,7 +17,9 @@
 
 use alloc::vec;
 use alloc::vec::Vec;
+use core::cell::OnceCell;
 
+use crate::cholesky::Cholesky;
 use crate::linear::Linear;
 use crate::sums::ClassMeans;
 use crate::training::{TrainError, Training};
@@ -35,15 +37,25 @@ pub(crate) struct System<'a> {
     pub training: &'a Training<'a>,
     pub means: &'a ClassMeans,
     dual: bool,
-    /// Side of the factored matrix: n if dual, else D.
+    /// Side of the matrix: n if dual, else D.
     size: usize,
+    /// Weighted kernel or class-balanced scatter, `[m, m]`; lower triangle.
+    matrix: Vec<f64>,
+    /// Per class its right-hand side, `[C, m]`.
+    rhs: Vec<f64>,
+    /// Of the class-balanced scatter around the centre.
+    pub trace: f64,
+    /// Made when something is first left out, or a strength chosen; a head at a given strength needs none of it.
+    reduced: OnceCell<Reduced>,
+}
+
+/// What serves every lambda.
+struct Reduced {
     tridiagonal: Tridiagonal,
     /// Per sample its row under Q, `[N, m]`: a unit vector if dual, else the centred embedding over the root of n_c.
     rows: Vec<f64>,
     /// Per class its right-hand side under Q, `[C, m]`.
     rhs: Vec<f64>,
-    /// Of the class-balanced scatter around the centre.
-    pub trace: f64,
 }
 
 /// The system at one kappa.
@@ -58,7 +70,7 @@ pub(crate) struct Solution<'s> {
 }
 
 impl<'a> System<'a> {
-    /// Factors the system of all samples in `training`. `means` are those of its classes.
+    /// The system of all samples in `training`. `means` are those of its classes.
     ///
     /// # Errors
     /// [`TrainError::NoSpread`] if all embeddings are the same.
@@ -67,24 +79,22 @@ impl<'a> System<'a> {
         let dual = n <= d;
         let size = if dual { n } else { d };
         let mut matrix = if dual { means.kernel(training) } else { means.scatter(training) };
-        let (mut rows, mut rhs) = (vec![0.0; n * size], vec![0.0; n_classes * size]);
+        let mut rhs = vec![0.0; n_classes * size];
         if dual {
+            // By the classes of two samples; a square root for each pair of samples would take longer than their products.
+            let counts = || training.counts.iter().map(|count| f64::from(*count));
+            let roots: Vec<f64> = counts().flat_map(|a| counts().map(move |b| libm::sqrt(a * b))).collect();
             for i in 0..n {
                 let count = training.count_of(i);
-                for j in 0..=i {
-                    matrix[i * n + j] /= libm::sqrt(count * training.count_of(j));
+                let roots = &roots[training.samples[i].class * n_classes..][..n_classes];
+                for (value, sample) in matrix[i * n..][..=i].iter_mut().zip(&training.samples) {
+                    *value /= roots[sample.class];
                 }
-                rows[i * n + i] = 1.0;
                 for (class, rhs) in rhs.chunks_exact_mut(n).enumerate() {
                     rhs[i] = training.target(i, class) / libm::sqrt(count);
                 }
             }
         } else {
-            for (i, row) in rows.chunks_exact_mut(size.max(1)).enumerate() {
-                let root = libm::sqrt(training.count_of(i));
-                row.copy_from_slice(&means.centred(training.samples[i].embedding));
-                row.iter_mut().for_each(|value| *value /= root);
-            }
             for (class, rhs) in rhs.chunks_exact_mut(size.max(1)).enumerate() {
                 rhs.copy_from_slice(&means.centred_mean(class));
             }
@@ -93,10 +103,27 @@ impl<'a> System<'a> {
         if trace <= 0.0 {
             return Err(training.no_spread());
         }
-        let tridiagonal = Tridiagonal::reduce(matrix, size);
-        tridiagonal.rotate(&mut rows);
-        tridiagonal.rotate(&mut rhs);
-        Ok(Self { training, means, dual, size, tridiagonal, rows, rhs, trace })
+        Ok(Self { training, means, dual, size, matrix, rhs, trace, reduced: OnceCell::new() })
+    }
+
+    fn reduced(&self) -> &Reduced {
+        self.reduced.get_or_init(|| {
+            let (training, size) = (self.training, self.size);
+            let mut rows = vec![0.0; training.samples.len() * size];
+            for (i, row) in rows.chunks_exact_mut(size.max(1)).enumerate() {
+                if self.dual {
+                    row[i] = 1.0;
+                } else {
+                    let root = libm::sqrt(training.count_of(i));
+                    row.copy_from_slice(&self.means.centred(training.samples[i].embedding));
+                    row.iter_mut().for_each(|value| *value /= root);
+                }
+            }
+            let (tridiagonal, mut rhs) = (Tridiagonal::reduce(self.matrix.clone(), size), self.rhs.clone());
+            tridiagonal.rotate(&mut rows);
+            tridiagonal.rotate(&mut rhs);
+            Reduced { tridiagonal, rows, rhs }
+        })
     }
 
     /// The absolute strength of a relative one.
@@ -124,8 +151,9 @@ impl<'a> System<'a> {
     /// # Errors
     /// [`TrainError::NotPositiveDefinite`], naming `lambda_rel`.
     pub fn solve(&self, lambda_rel: f64, kappa: f64) -> Result<Solution<'_>, TrainError> {
-        let whitener = self.tridiagonal.whitener(kappa).ok_or_else(|| self.singular(lambda_rel))?;
-        let (mut rows, mut rhs) = (self.rows.clone(), self.rhs.clone());
+        let reduced = self.reduced();
+        let whitener = reduced.tridiagonal.whitener(kappa).ok_or_else(|| self.singular(lambda_rel))?;
+        let (mut rows, mut rhs) = (reduced.rows.clone(), reduced.rhs.clone());
         whitener.whiten(&mut rows);
         whitener.whiten(&mut rhs);
         let n_classes = self.training.n_classes();
@@ -165,11 +193,9 @@ impl<'a> System<'a> {
     /// # Errors
     /// As [`Self::fit`].
     pub fn solved(&self, lambda_rel: f64, kappa: f64) -> Result<Vec<f64>, TrainError> {
-        let whitener = self.tridiagonal.whitener(kappa).ok_or_else(|| self.singular(lambda_rel))?;
+        let factor = Cholesky::of(&self.matrix, self.size, kappa).ok_or_else(|| self.singular(lambda_rel))?;
         let mut solved = self.rhs.clone();
-        whitener.whiten(&mut solved);
-        whitener.finish(&mut solved);
-        self.tridiagonal.rotate_back(&mut solved);
+        factor.solve(&mut solved);
         Ok(solved)
     }
 
@@ -178,8 +204,8 @@ impl<'a> System<'a> {
         let centre = self.means.centre();
         let (n_classes, d) = (self.training.n_classes(), centre.len());
         let (mut biases, mut weights) = (Vec::with_capacity(n_classes), Vec::with_capacity(n_classes * d));
-        for (class, solved) in solved.chunks_exact(self.size).enumerate() {
-            let row = if self.dual { self.combine(solved) } else { solved.to_vec() };
+        let combined = if self.dual { self.combine(solved) } else { solved.to_vec() };
+        for (class, row) in combined.chunks_exact(d.max(1)).enumerate() {
             let rounded: Vec<f32> = row.iter().map(|weight| *weight as f32).collect();
             // From the rounded weights, so that the centre scores what it should as exactly as it can.
             biases.push(at_centre(class) - dot_f32(&centre, &rounded));
@@ -188,14 +214,17 @@ impl<'a> System<'a> {
         Linear { biases, weights }
     }
 
-    /// Dual coefficients to weights, `[N] -> [D]`. The coefficients of a class sum to zero (the intercept sees to
+    /// Dual coefficients to weights, `[C, N] -> [C, D]`. The coefficients of a class sum to zero (the intercept sees to
     /// it), so that embeddings need not be centred here.
     fn combine(&self, coefficients: &[f64]) -> Vec<f64> {
-        let mut weights = vec![0.0; self.training.embedding_len];
-        for (i, (sample, coefficient)) in self.training.samples.iter().zip(coefficients).enumerate() {
-            let factor = coefficient / libm::sqrt(self.training.count_of(i));
-            for (weight, x) in weights.iter_mut().zip(sample.embedding) {
-                *weight += factor * f64::from(*x);
+        let (training, d) = (self.training, self.training.embedding_len);
+        let mut weights = vec![0.0; training.n_classes() * d];
+        for (i, sample) in training.samples.iter().enumerate() {
+            let (root, row) = (libm::sqrt(training.count_of(i)), sample.embedding.iter().map(|x| f64::from(*x)));
+            let row: Vec<f64> = row.collect();
+            for (weights, coefficients) in weights.chunks_exact_mut(d.max(1)).zip(coefficients.chunks_exact(self.size))
+            {
+                add_scaled(weights, coefficients[i] / root, &row);
             }
         }
         weights

@@ -18,6 +18,9 @@ const STEP_BITS: u32 = 32;
 /// Longest slice whose dot product fits i32: 127 * 127 * 2^17 < 2^31.
 const DOT_LEN_MAX: usize = 1 << 17;
 
+/// Embeddings that every other one is multiplied with before the next ones come: they stay in cache.
+const KERNEL_BLOCK: usize = 8;
+
 /// Integer dot product; |component| <= 127 and at most 2^17 of them, so nothing wraps.
 pub(crate) fn dot_i8(a: &[i8], b: &[i8]) -> i32 {
     debug_assert!(a.len() == b.len() && a.len() <= DOT_LEN_MAX);
@@ -26,9 +29,32 @@ pub(crate) fn dot_i8(a: &[i8], b: &[i8]) -> i32 {
     products.fold(0, i32::wrapping_add)
 }
 
-/// Integer dot product of any length.
-fn dot_long(a: &[i8], b: &[i8]) -> i64 {
-    a.chunks(DOT_LEN_MAX).zip(b.chunks(DOT_LEN_MAX)).map(|(a, b)| i64::from(dot_i8(a, b))).sum()
+/// As [`dot_i8`], of components widened beforehand: vector units multiply and add those in pairs.
+fn dot_i16(a: &[i16], b: &[i16]) -> i32 {
+    debug_assert!(a.len() == b.len() && a.len() <= DOT_LEN_MAX);
+    let products = a.iter().zip(b).map(|(x, y)| i32::from(*x) * i32::from(*y));
+    products.fold(0, i32::wrapping_add)
+}
+
+/// [`dot_i16`] of one row and four others at once, so that the row is read and widened once.
+fn dots_i16(row: &[i16], others: [&[i16]; 4]) -> [i32; 4] {
+    let n = row.len();
+    let [a, b, c, d] = others.map(|other| &other[..n]);
+    let mut sums = [0i32; 4];
+    // A plain loop with one sum each: what compilers turn into vector code.
+    for i in 0..n {
+        let x = i32::from(row[i]);
+        sums[0] = sums[0].wrapping_add(x * i32::from(a[i]));
+        sums[1] = sums[1].wrapping_add(x * i32::from(b[i]));
+        sums[2] = sums[2].wrapping_add(x * i32::from(c[i]));
+        sums[3] = sums[3].wrapping_add(x * i32::from(d[i]));
+    }
+    sums
+}
+
+/// [`dot_i16`] of any length.
+fn dot_long(a: &[i16], b: &[i16]) -> i64 {
+    a.chunks(DOT_LEN_MAX).zip(b.chunks(DOT_LEN_MAX)).map(|(a, b)| i64::from(dot_i16(a, b))).sum()
 }
 
 /// `numerator / denominator` in steps of 2^-32, rounded to nearest, ties up. `denominator` > 0, |quotient| < 2^30.
@@ -62,7 +88,7 @@ impl ClassSums {
             for (sum, component) in row.iter_mut().zip(sample.embedding) {
                 *sum = sum.wrapping_add(i64::from(*component));
             }
-            squares[sample.class] += dot_long(sample.embedding, sample.embedding);
+            squares[sample.class] += i64::from(dot_i8(sample.embedding, sample.embedding));
         }
         Self { embedding_len, counts: training.counts.clone(), sums, squares }
     }
@@ -74,7 +100,7 @@ impl ClassSums {
         for (sum, component) in row.iter_mut().zip(embedding) {
             *sum -= i64::from(*component);
         }
-        self.squares[class] -= dot_long(embedding, embedding);
+        self.squares[class] -= i64::from(dot_i8(embedding, embedding));
     }
 
     /// Means of the classes that have a sample.
@@ -217,12 +243,23 @@ impl ClassMeans {
             .map(|sample| sample.embedding.iter().zip(&self.total).map(|(x, total)| along(x, total)).sum())
             .collect();
         let centre: i128 = self.total.iter().map(|total| i128::from(*total) * i128::from(*total)).sum();
+        let d = self.embedding_len;
+        let wide: Vec<i16> = samples.iter().flat_map(|sample| sample.embedding).map(|x| i16::from(*x)).collect();
+        let row = |i: usize| &wide[i * d..][..d];
         let mut kernel = vec![0.0; n * n];
-        for i in 0..n {
-            for j in 0..=i {
-                let raw = i128::from(dot_i8(samples[i].embedding, samples[j].embedding));
-                let centred = raw * steps * steps - (on_centre[i] + on_centre[j]) * steps + centre;
-                kernel[i * n + j] = centred as f64 / unit;
+        for first in (0..n).step_by(KERNEL_BLOCK) {
+            for i in first..n {
+                let mut put = |j: usize, raw: i32| {
+                    let centred = i128::from(raw) * steps * steps - (on_centre[i] + on_centre[j]) * steps + centre;
+                    kernel[i * n + j] = centred as f64 / unit;
+                };
+                let end = (first + KERNEL_BLOCK).min(i + 1);
+                let fours = first + (end - first) / 4 * 4;
+                for j in (first..fours).step_by(4) {
+                    let raw = dots_i16(row(i), [j, j + 1, j + 2, j + 3].map(row));
+                    (j..).zip(raw).for_each(|(j, raw)| put(j, raw));
+                }
+                (fours..end).for_each(|j| put(j, dot_i16(row(i), row(j))));
             }
         }
         kernel
@@ -241,10 +278,10 @@ impl ClassMeans {
             let members: Vec<&[i8]> =
                 training.samples.iter().filter(|sample| sample.class == class).map(|s| s.embedding).collect();
             let n = members.len();
-            let mut columns = vec![0i8; d * n];
+            let mut columns = vec![0i16; d * n];
             for (i, member) in members.iter().enumerate() {
                 for (p, component) in member.iter().enumerate() {
-                    columns[p * n + i] = *component;
+                    columns[p * n + i] = i16::from(*component);
                 }
             }
             for p in 0..d {
