@@ -6,6 +6,13 @@ use std::time::{Duration, Instant};
 
 use graft_bundle::{Bundle, UncheckedBundle};
 use graft_engine::{Engine, Isa, detect_isa};
+use graft_wire::error::BundleFault;
+use graft_wire::message::{BENCH_RUNS_MAX, BENCH_THREADS_MAX, BenchSummary, LayerCost};
+use graft_wire::{Batch, Response, WireError};
+
+use crate::answer::{Failure, Page};
+use crate::bundles::name;
+use crate::daemon::{Daemon, Exchange};
 
 /// Inferences before any is timed.
 const N_WARM: usize = 3;
@@ -54,16 +61,27 @@ impl Bench {
     /// # Errors
     /// What is wrong with the bundle, or `n_runs` 0.
     pub fn run(path: &Path, n_runs: usize, n_threads: usize) -> Result<Bench, String> {
+        let start = Instant::now();
+        let bytes = std::fs::read(path).map_err(|error| format!("cannot read {}: {error}", path.display()))?;
+        let reading = start.elapsed();
+        let mut bench = Self::of(bytes, n_runs, n_threads).map_err(|error| format!("{}: {error}", path.display()))?;
+        bench.load += reading;
+        Ok(bench)
+    }
+
+    /// The same with the bytes of a bundle.
+    ///
+    /// # Errors
+    /// As [`Self::run`].
+    pub fn of(bytes: Vec<u8>, n_runs: usize, n_threads: usize) -> Result<Bench, String> {
         if n_runs == 0 {
             return Err("0 runs; at least 1 is needed".to_owned());
         }
-        let named = |error: String| format!("{}: {error}", path.display());
         let start = Instant::now();
-        let bytes = std::fs::read(path).map_err(|error| format!("cannot read {}: {error}", path.display()))?;
         let bundle_bytes = bytes.len() as u64;
-        let bundle = UncheckedBundle::read(bytes).and_then(UncheckedBundle::check).map_err(|e| named(e.to_string()))?;
+        let bundle = UncheckedBundle::read(bytes).and_then(UncheckedBundle::check).map_err(|e| e.to_string())?;
         let isa = detect_isa().map_err(|error| error.to_string())?;
-        let mut engine = Engine::load_with(&bundle, isa, n_threads).map_err(|error| named(error.to_string()))?;
+        let mut engine = Engine::load_with(&bundle, isa, n_threads).map_err(|error| error.to_string())?;
         let load = start.elapsed();
         let input = input_of(&bundle, engine.input_len());
         // An output without direction is a result like any other here; errors of the engine itself show in the self-test.
@@ -73,13 +91,13 @@ impl Bench {
             start.elapsed()
         };
         let first = time(&mut engine);
-        engine.self_test(&bundle).map_err(|error| named(error.to_string()))?;
+        engine.self_test(&bundle).map_err(|error| error.to_string())?;
         for _ in 0..N_WARM {
             time(&mut engine);
         }
         let mut times: Vec<Duration> = (0..n_runs).map(|_| time(&mut engine)).collect();
         times.sort_unstable();
-        let layers = layers(&engine, &input, n_runs).map_err(named)?;
+        let layers = layers(&engine, &input, n_runs)?;
         let (packed_bytes, arena_bytes) = (engine.packed_bytes(), engine.arena_bytes());
         let n_threads = engine.n_threads();
         Ok(Bench { isa, n_threads, n_runs, load, first, times, bundle_bytes, packed_bytes, arena_bytes, layers })
@@ -95,6 +113,54 @@ impl Bench {
     pub fn n_macs(&self) -> u64 {
         self.layers.iter().map(|layer| layer.n_macs).sum()
     }
+
+    /// As a message carries it, without the layers.
+    pub fn summary(&self) -> BenchSummary {
+        let at = |share| ns(self.percentile(share));
+        let number = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
+        BenchSummary {
+            isa: name(self.isa.name()),
+            n_threads: number(self.n_threads),
+            n_runs: number(self.n_runs),
+            load_ns: ns(self.load),
+            first_ns: ns(self.first),
+            min_ns: at(0.0),
+            median_ns: at(0.5),
+            p95_ns: at(0.95),
+            p99_ns: at(0.99),
+            bundle_bytes: self.bundle_bytes,
+            packed_bytes: self.packed_bytes,
+            arena_bytes: self.arena_bytes,
+        }
+    }
+
+    /// The layers as a message carries them.
+    pub fn layer_costs(&self) -> impl Iterator<Item = LayerCost<'_>> {
+        self.layers.iter().map(|layer| LayerCost {
+            name: &layer.name,
+            op: layer.op,
+            n_macs: layer.n_macs,
+            median_ns: ns(layer.median),
+        })
+    }
+}
+
+impl Daemon {
+    pub(crate) fn bench(&mut self, exchange: &Exchange, n_runs: u32, n_threads: u32) -> Result<Vec<u8>, Failure> {
+        let hash = self.active()?.row.hash;
+        let bytes = self.store.read_bundle(&hash)?;
+        let (n_runs, n_threads) = (n_runs.clamp(1, BENCH_RUNS_MAX), n_threads.clamp(1, BENCH_THREADS_MAX));
+        let bench = Bench::of(bytes, n_runs as usize, n_threads as usize).map_err(|error| Failure {
+            wire: WireError::BadBundle(BundleFault::Unsupported),
+            log: Some(format!("bench: {error}")),
+        })?;
+        let layers = Page::of(bench.layer_costs());
+        Ok(exchange.encode(Response::Bench { summary: bench.summary(), layers: Batch::new(layers.bytes()) }))
+    }
+}
+
+fn ns(time: Duration) -> u64 {
+    u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
 }
 
 fn input_of(bundle: &Bundle, len: usize) -> Vec<i8> {
@@ -181,7 +247,7 @@ mod tests {
 
     #[test]
     fn no_runs_and_no_bundle_are_errors() {
-        assert_eq!(Bench::run(Path::new("x"), 0, 1).unwrap_err(), "0 runs; at least 1 is needed");
+        assert_eq!(Bench::of(Vec::new(), 0, 1).unwrap_err(), "0 runs; at least 1 is needed");
         assert!(
             Bench::run(Path::new("/nowhere/x.graft"), 1, 1).unwrap_err().starts_with("cannot read /nowhere/x.graft")
         );

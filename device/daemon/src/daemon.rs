@@ -149,6 +149,7 @@ impl Daemon {
             Request::Train { head, force } => self.train(exchange, head, force),
             Request::TrainChecked { head, force, unknown } => self.train_checked(exchange, head, force, unknown),
             Request::Review => self.review(exchange),
+            Request::Bench { n_runs, n_threads } => self.bench(exchange, n_runs, n_threads),
             Request::Predict { space, input } => self.predict(exchange, &space, input),
             Request::Evaluate { head } => self.evaluate(exchange, head),
             Request::PullRecords { space, after } => self.pull_records(exchange, &space, after),

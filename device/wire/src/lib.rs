@@ -24,6 +24,7 @@ mod learning;
 pub mod limits;
 pub mod message;
 pub mod sample;
+mod speed;
 
 pub use error::{DecodeError, WireError};
 pub use hello::Hello;

@@ -20,6 +20,7 @@ pub use crate::learning::{
 };
 use crate::limits::{BUNDLE_BYTES_MAX, CHUNK_BYTES_MAX, EMBEDDING_LEN_MAX, MESSAGE_BYTES_MAX, NAME_BYTES_MAX};
 use crate::sample::{LabelKind, Part, SampleMeta};
+pub use crate::speed::{BENCH_RUNS_MAX, BENCH_THREADS_MAX, BenchSummary, LayerCost};
 
 /// A short name: device, bundle, instruction set.
 pub type Name = heapless::String<NAME_BYTES_MAX>;
@@ -206,6 +207,13 @@ pub enum Request<'a> {
     },
     /// Looks for samples that may carry a wrong label, and for near duplicates; answered by [`Response::Review`].
     Review,
+    /// Times the active bundle; answered by [`Response::Bench`].
+    Bench {
+        /// Inferences to time; the board brings it into 1..=[`BENCH_RUNS_MAX`].
+        n_runs: u32,
+        /// Threads to run them; the board brings it into 1..=[`BENCH_THREADS_MAX`].
+        n_threads: u32,
+    },
 }
 
 /// What a board answers.
@@ -316,6 +324,14 @@ pub enum Response<'a> {
         doubtful: Batch<'a, DoubtfulSample>,
         /// Pairs of near duplicates, contradictions first; the first ones of `counts.n_duplicates`.
         duplicates: Batch<'a, DuplicatePair>,
+    },
+    /// To [`Request::Bench`].
+    Bench {
+        /// Whole inferences, and memory.
+        summary: BenchSummary,
+        /// Every layer in execution order; of a very long network the first ones.
+        #[serde(borrow)]
+        layers: Batch<'a, LayerCost<'a>>,
     },
 }
 
@@ -519,6 +535,7 @@ impl Request<'_> {
             | Request::Predict { .. }
             | Request::Evaluate { .. }
             | Request::Review
+            | Request::Bench { .. }
             | Request::PullRecords { .. }
             | Request::PullTombstones { .. }
             | Request::PullHead { .. }

@@ -5,9 +5,9 @@ use std::fmt::Debug;
 
 use graft_wire::error::BundleFault;
 use graft_wire::message::{
-    BundleInfo, BundleInstalled, ChoiceReason, ClassCounts, ClassScore, ConfusionCell, DeviceInfo, DoubtfulSample,
-    DuplicatePair, EvaluationSummary, HeadChoice, HeadComparison, HeadInfo, HeadKind, Input, Prediction, Protocol,
-    Record, RejectionInfo, ReviewCounts, SampleRow, push_item,
+    BenchSummary, BundleInfo, BundleInstalled, ChoiceReason, ClassCounts, ClassScore, ConfusionCell, DeviceInfo,
+    DoubtfulSample, DuplicatePair, EvaluationSummary, HeadChoice, HeadComparison, HeadInfo, HeadKind, Input, LayerCost,
+    Prediction, Protocol, Record, RejectionInfo, ReviewCounts, SampleRow, push_item,
 };
 use graft_wire::{
     Batch, ClientId, DeviceId, Digest, Label, LabelKind, Part, Request, RequestEnvelope, Response, ResponseEnvelope,
@@ -143,6 +143,7 @@ fn requests_about_heads_are_golden() {
     check_request(train(None), "15 02 00 00");
     check_request(train(Some(0.5)), "15 02 00 01 000000000000e03f");
     check_request(Request::Review, "16");
+    check_request(Request::Bench { n_runs: 300, n_threads: 2 }, "17 ac02 02");
 }
 
 #[test]
@@ -289,6 +290,25 @@ fn responses_about_heads_are_golden() {
              29 {{id}} {} 000000000000f03f 01",
             "02".repeat(16)
         ),
+    );
+    let summary = BenchSummary {
+        isa: "neon".try_into().unwrap(),
+        n_threads: 2,
+        n_runs: 300,
+        load_ns: 1,
+        first_ns: 2,
+        min_ns: 3,
+        median_ns: 4,
+        p95_ns: 5,
+        p99_ns: 300,
+        bundle_bytes: 6,
+        packed_bytes: 7,
+        arena_bytes: 8,
+    };
+    let layers = items(&[LayerCost { name: "c", op: "conv", n_macs: 300, median_ns: 9 }]);
+    check_response(
+        Ok(Response::Bench { summary, layers: Batch::new(&layers) }),
+        "00 10 04 6e656f6e 02 ac02 01 02 03 04 05 ac02 06 07 08 0a 01 63 04 636f6e76 ac02 09",
     );
 }
 

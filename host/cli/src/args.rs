@@ -92,9 +92,26 @@ pub enum Command {
     /// Write a board's head as a file for other programs.
     #[command(after_help = EXIT_CODES)]
     Export(ExportArgs),
+    /// How fast a bundle runs, here or on boards: latency, cost of each layer, memory.
+    #[command(after_help = EXIT_CODES)]
+    Bench(BenchArgs),
     /// Simulated boards: list them, or run some on pseudo terminals.
     #[command(after_help = EXIT_CODES)]
     Sim(SimArgs),
+}
+
+/// `graft bench`.
+#[derive(Args, Clone, Debug)]
+pub struct BenchArgs {
+    /// A bundle to time on this computer; without it, what is active on the devices is timed there.
+    #[arg(value_name = "BUNDLE")]
+    pub bundle: Option<PathBuf>,
+    /// Inferences to time, after a few that warm up.
+    #[arg(long, value_name = "N", default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    pub runs: u32,
+    /// Threads that run them.
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=64))]
+    pub threads: u32,
 }
 
 /// `graft demo`.

@@ -30,7 +30,7 @@ pub use board::{Board, CallError};
 pub use connect::{ConnectError, ConnectOptions, Timeouts, sim_dir};
 pub use link::{LinkError, Patience, Transport};
 pub use owned::{
-    Collected, EvaluationReport, InputRef, Merged, NewSample, OwnedRecord, PredictionReport, Removed, ReviewReport,
-    TrainReport,
+    BenchReport, Collected, EvaluationReport, InputRef, Merged, NewSample, OwnedLayer, OwnedRecord, PredictionReport,
+    Removed, ReviewReport, TrainReport,
 };
 pub use seen::Seen;

@@ -1,10 +1,13 @@
 //! Answers and arguments that own their bytes; on the wire they borrow from the receive buffer.
 
+use std::path::Path;
+
 use graft_wire::message::{
-    ClassCounts, ClassScore, ConfusionCell, DoubtfulSample, DuplicatePair, EvaluationSummary, HeadComparison, HeadInfo,
-    Input, Prediction, Record, RejectionInfo, ReviewCounts,
+    BenchSummary, ClassCounts, ClassScore, ConfusionCell, DoubtfulSample, DuplicatePair, EvaluationSummary,
+    HeadComparison, HeadInfo, Input, LayerCost, Prediction, Record, RejectionInfo, ReviewCounts,
 };
 use graft_wire::{Digest, Label, LabelKind, Part, SampleId, SampleMeta, SessionId, SpaceId};
+use graftd::bench::Bench;
 
 /// What a sample or a prediction is made from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -136,6 +139,50 @@ pub struct ReviewReport {
     pub doubtful: Vec<DoubtfulSample>,
     /// Near duplicates, contradictions first.
     pub duplicates: Vec<DuplicatePair>,
+}
+
+/// How fast a bundle runs on one machine.
+#[derive(Clone, Debug, PartialEq)]
+pub struct BenchReport {
+    /// Whole inferences, and memory.
+    pub summary: BenchSummary,
+    /// Every layer in execution order.
+    pub layers: Vec<OwnedLayer>,
+}
+
+/// As [`LayerCost`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OwnedLayer {
+    /// Name of the ONNX node.
+    pub name: String,
+    /// Name of the op.
+    pub op: String,
+    /// Multiply-accumulates of one inference.
+    pub n_macs: u64,
+    /// Median over the runs, in ns.
+    pub median_ns: u64,
+}
+
+impl BenchReport {
+    /// Times the bundle at `path` on this machine.
+    ///
+    /// # Errors
+    /// What is wrong with the bundle.
+    pub fn of_file(path: &Path, n_runs: usize, n_threads: usize) -> Result<Self, String> {
+        let bench = Bench::run(path, n_runs, n_threads)?;
+        Ok(Self { summary: bench.summary(), layers: bench.layer_costs().map(OwnedLayer::from).collect() })
+    }
+
+    /// Multiply-accumulates of one inference.
+    pub fn n_macs(&self) -> u64 {
+        self.layers.iter().map(|layer| layer.n_macs).sum()
+    }
+}
+
+impl From<LayerCost<'_>> for OwnedLayer {
+    fn from(LayerCost { name, op, n_macs, median_ns }: LayerCost<'_>) -> Self {
+        Self { name: name.to_owned(), op: op.to_owned(), n_macs, median_ns }
+    }
 }
 
 /// An evaluation with its counts.

@@ -6,6 +6,7 @@ use crate::args::Command;
 use crate::context::Context;
 use crate::error::{CliError, Exit};
 
+pub mod bench;
 pub mod collect;
 pub mod demo;
 pub mod device;
@@ -77,6 +78,7 @@ pub fn execute(context: &Context, command: &Command) -> Result<Done, CliError> {
         Command::Sync(args) => sync::run(context, args),
         Command::Push(args) => push::run(context, args),
         Command::Export(args) => export::run(context, args),
+        Command::Bench(args) => bench::run(context, args),
         Command::Sim(args) => sim::run(context, args),
     }
 }

@@ -4,7 +4,7 @@ use graft_wire::message::{HeadChoice, HeadInfo};
 use graft_wire::{Digest, Request, Response, SpaceId, WireError};
 
 use super::{Board, CallError, items, other_kind};
-use crate::owned::{EvaluationReport, InputRef, PredictionReport, ReviewReport, TrainReport};
+use crate::owned::{BenchReport, EvaluationReport, InputRef, OwnedLayer, PredictionReport, ReviewReport, TrainReport};
 
 /// Longest head taken: `[8192, 4096]` in f64, doubled.
 const HEAD_BYTES_MAX: u32 = 1 << 29;
@@ -74,6 +74,20 @@ impl Board {
                     return Err(CallError::Unexpected("its confusion matrix names classes that it does not list"));
                 }
                 Ok(EvaluationReport { summary, classes, confusion })
+            }
+            _ => Err(other_kind()),
+        })
+    }
+
+    /// Times the active bundle on the board.
+    ///
+    /// # Errors
+    /// [`CallError`]; [`WireError::NoBundle`] if there is none.
+    pub fn bench(&mut self, n_runs: u32, n_threads: u32) -> Result<BenchReport, CallError> {
+        self.call(Request::Bench { n_runs, n_threads }, |response| match response {
+            Response::Bench { summary, layers } => {
+                let layers = items(&layers)?.into_iter().map(OwnedLayer::from).collect();
+                Ok(BenchReport { summary, layers })
             }
             _ => Err(other_kind()),
         })

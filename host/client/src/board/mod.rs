@@ -188,6 +188,7 @@ impl Board {
             | Request::Train { .. }
             | Request::TrainChecked { .. }
             | Request::Review
+            | Request::Bench { .. }
             | Request::PushRecords { .. }
             | Request::PushHead { .. }
             | Request::Evaluate { .. } => work,
@@ -196,7 +197,10 @@ impl Board {
         };
         // A repeated read is run again, so a slow one must not pile up behind itself; a repeated change costs the
         // board one look into its log.
-        let slow_read = matches!(request, Request::Predict { .. } | Request::Evaluate { .. } | Request::Review);
+        let slow_read = matches!(
+            request,
+            Request::Predict { .. } | Request::Evaluate { .. } | Request::Review | Request::Bench { .. }
+        );
         let retry_after = if slow_read { give_up_after / 2 } else { retry };
         Patience { retry_after: retry_after.min(give_up_after), give_up_after }
     }
