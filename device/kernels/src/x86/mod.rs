@@ -1,38 +1,50 @@
-//! Twins for x86-64: AVX-512 with VNNI ([`dense`](mod@dense), [`depthwise`](mod@depthwise)).
+//! Twins for x86-64: [`avx2`], and [`avx512`] with VNNI.
 //!
-//! Activations enter the multiply-add as unsigned bytes, `q + 128`; the difference goes into the starting value of the
-//! accumulators, as does the zero point: `bias - (zero_point + 128) * sum(w)`, wrapping like the sums themselves.
-//! Inputs are copied once per tile into scratch on the way, so that padding is there, the sign is flipped, and every
-//! load that follows is in order.
+//! Inputs are copied once per tile into scratch on the way, so that padding is there, bytes are as the multiply-add wants
+//! them, and every load that follows is in order.
 
 use crate::Isa;
 use crate::conv::ConvShape;
 use crate::packed::{Layer, Line};
 use crate::requantize::Clamp;
 
-mod dense;
-mod depthwise;
-mod header;
+mod avx2;
+mod avx512;
 
 pub fn has_twin(isa: Isa, _: &ConvShape) -> bool {
-    isa == Isa::Avx512Vnni
+    matches!(isa, Isa::Avx2 | Isa::Avx512Vnni)
 }
 
-pub fn packed_lines(_: Isa, shape: &ConvShape) -> usize {
-    if shape.is_depthwise() { depthwise::packed_lines(shape) } else { dense::packed_lines(shape) }
+pub fn packed_lines(isa: Isa, shape: &ConvShape) -> usize {
+    match (isa, shape.is_depthwise()) {
+        (Isa::Avx2, true) => avx2::depthwise::packed_lines(shape),
+        (Isa::Avx2, false) => avx2::dense::packed_lines(shape),
+        (_, true) => avx512::depthwise::packed_lines(shape),
+        (_, false) => avx512::dense::packed_lines(shape),
+    }
 }
 
-pub fn scratch_lines(_: Isa, shape: &ConvShape) -> usize {
-    if shape.is_depthwise() { depthwise::scratch_lines(shape) } else { dense::scratch_lines(shape) }
+pub fn scratch_lines(isa: Isa, shape: &ConvShape) -> usize {
+    match (isa, shape.is_depthwise()) {
+        (Isa::Avx2, true) => avx2::depthwise::scratch_lines(shape),
+        (Isa::Avx2, false) => avx2::dense::scratch_lines(shape),
+        (_, true) => avx512::depthwise::scratch_lines(shape),
+        (_, false) => avx512::dense::scratch_lines(shape),
+    }
 }
 
-pub fn pack(_: Isa, shape: &ConvShape, layer: &Layer<'_>, packed: &mut [Line]) {
-    if shape.is_depthwise() { depthwise::pack(shape, layer, packed) } else { dense::pack(shape, layer, packed) }
+pub fn pack(isa: Isa, shape: &ConvShape, layer: &Layer<'_>, packed: &mut [Line]) {
+    match (isa, shape.is_depthwise()) {
+        (Isa::Avx2, true) => avx2::depthwise::pack(shape, layer, packed),
+        (Isa::Avx2, false) => avx2::dense::pack(shape, layer, packed),
+        (_, true) => avx512::depthwise::pack(shape, layer, packed),
+        (_, false) => avx512::dense::pack(shape, layer, packed),
+    }
 }
 
 #[allow(clippy::too_many_arguments)]
 pub fn conv(
-    _: Isa,
+    isa: Isa,
     shape: &ConvShape,
     packed: &[Line],
     zero_point_in: i32,
@@ -43,10 +55,13 @@ pub fn conv(
 ) {
     // SAFETY: the caller vouches for the CPU (`packed::conv`), and lengths were checked there.
     unsafe {
-        if shape.is_depthwise() {
-            depthwise::depthwise(shape, packed, zero_point_in, clamp, input, scratch, output);
-        } else {
-            dense::dense(shape, packed, zero_point_in, clamp, input, scratch, output);
+        match (isa, shape.is_depthwise()) {
+            (Isa::Avx2, true) => {
+                avx2::depthwise::depthwise(shape, packed, zero_point_in, clamp, input, scratch, output);
+            }
+            (Isa::Avx2, false) => avx2::dense::dense(shape, packed, zero_point_in, clamp, input, scratch, output),
+            (_, true) => avx512::depthwise::depthwise(shape, packed, zero_point_in, clamp, input, scratch, output),
+            (_, false) => avx512::dense::dense(shape, packed, zero_point_in, clamp, input, scratch, output),
         }
     }
 }

@@ -49,7 +49,7 @@ fn block_lines(shape: &ConvShape, n_vectors: usize) -> usize {
     HEADER_LINES + shape.window.kernel[1] * n_quads(shape) * n_vectors * n_rows(shape)
 }
 
-pub(super) fn packed_lines(shape: &ConvShape) -> usize {
+pub(in crate::x86) fn packed_lines(shape: &ConvShape) -> usize {
     firsts(shape).map(|first| block_lines(shape, block_at(shape, first).1)).sum()
 }
 
@@ -59,11 +59,11 @@ fn n_columns(shape: &ConvShape) -> usize {
     (shape.output.w + COLUMNS_MAX - 1) * window.stride[1] + (window.kernel[1] - 1) * window.dilation[1]
 }
 
-pub(super) fn scratch_lines(shape: &ConvShape) -> usize {
+pub(in crate::x86) fn scratch_lines(shape: &ConvShape) -> usize {
     n_columns(shape) * n_quads(shape) * block_at(shape, 0).1
 }
 
-pub(super) fn pack(shape: &ConvShape, layer: &Layer<'_>, packed: &mut [Line]) {
+pub(in crate::x86) fn pack(shape: &ConvShape, layer: &Layer<'_>, packed: &mut [Line]) {
     let [kernel_h, kernel_w] = shape.window.kernel;
     let n_taps = kernel_h * kernel_w;
     let row_of = |channel: usize| &layer.weights[channel * n_taps..][..n_taps];
@@ -97,7 +97,7 @@ pub(super) fn pack(shape: &ConvShape, layer: &Layer<'_>, packed: &mut [Line]) {
 /// # Safety
 /// AVX-512 F, BW, VL and VNNI. Lengths as `packed::conv` checks them.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
-pub(super) unsafe fn depthwise(
+pub(in crate::x86) unsafe fn depthwise(
     shape: &ConvShape,
     packed: &[Line],
     zero_point_in: i32,

@@ -43,7 +43,7 @@ fn block_lines(shape: &ConvShape, n_vectors: usize) -> usize {
     HEADER_LINES + n_vectors * depth(shape) / 4
 }
 
-pub(super) fn packed_lines(shape: &ConvShape) -> usize {
+pub(in crate::x86) fn packed_lines(shape: &ConvShape) -> usize {
     let blocks = (0..out_per_group(shape)).step_by(BLOCK);
     shape.groups * blocks.map(|first| block_lines(shape, n_vectors(shape, first))).sum::<usize>()
 }
@@ -54,12 +54,12 @@ fn panel_pixels(shape: &ConvShape) -> usize {
     fit.min(shape.output.n_pixels().next_multiple_of(PIXELS))
 }
 
-pub(super) fn scratch_lines(shape: &ConvShape) -> usize {
+pub(in crate::x86) fn scratch_lines(shape: &ConvShape) -> usize {
     // Patches are written in whole vectors, past their ends.
     (panel_pixels(shape) * depth(shape)).div_ceil(size_of::<Line>()) + 1
 }
 
-pub(super) fn pack(shape: &ConvShape, layer: &Layer<'_>, packed: &mut [Line]) {
+pub(in crate::x86) fn pack(shape: &ConvShape, layer: &Layer<'_>, packed: &mut [Line]) {
     let (patch_len, out_per_group) = (shape.patch_len(), out_per_group(shape));
     let row_of = |channel: usize| &layer.weights[channel * patch_len..][..patch_len];
     let mut rest = packed;
@@ -89,7 +89,7 @@ pub(super) fn pack(shape: &ConvShape, layer: &Layer<'_>, packed: &mut [Line]) {
 /// # Safety
 /// AVX-512 F, BW, VL and VNNI. Lengths as `packed::conv` checks them.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
-pub(super) unsafe fn dense(
+pub(in crate::x86) unsafe fn dense(
     shape: &ConvShape,
     packed: &[Line],
     zero_point_in: i32,
