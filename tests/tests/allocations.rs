@@ -1,0 +1,41 @@
+//! An inference in steady state allocates its result and nothing else.
+
+use std::process::Command;
+
+use graft_bundle::UncheckedBundle;
+use graft_engine::{Engine, detect_isa};
+use graft_kernels::Isa;
+use graft_tests::{bin_dir, workspace_root};
+
+const N_RUNS: u64 = 20;
+
+#[test]
+fn an_inference_allocates_its_result_alone() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("glyphs.graft");
+    let models = workspace_root().join("models/glyphs");
+    let done = Command::new(bin_dir().join("graft"))
+        .args(["-q", "quantize"])
+        .arg(models.join("model.onnx"))
+        .arg("--calib")
+        .arg(models.join("demo/calib"))
+        .args(["--resize", "strokes", "--channels", "grey", "--norm", "unit", "-o"])
+        .arg(&path)
+        .output()
+        .unwrap();
+    assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
+    let bundle = UncheckedBundle::read(std::fs::read(&path).unwrap()).unwrap().check().unwrap();
+    for isa in [Isa::Scalar, detect_isa().unwrap()] {
+        let mut engine = Engine::load_with(&bundle, isa, 1).unwrap();
+        let input: Vec<i8> = (0..engine.input_len()).map(|i| (i % 97) as i8).collect();
+        engine.embed(&input).unwrap();
+        let seen = allocation_counter::measure(|| {
+            for _ in 0..N_RUNS {
+                engine.embed(&input).unwrap();
+            }
+        });
+        assert_eq!(seen.count_total, N_RUNS, "{isa}: {seen:?}");
+        assert_eq!(seen.bytes_total, N_RUNS * engine.embedding_len() as u64, "{isa}");
+        assert_eq!(seen.count_current, 0, "{isa}");
+    }
+}
