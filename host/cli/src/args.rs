@@ -467,6 +467,12 @@ pub struct ExportArgs {
     /// onnx runs anywhere (int8 embedding in, label and scores out); safetensors and npz hold the numbers.
     #[arg(long, value_name = "FORMAT", default_value = "onnx")]
     pub format: ExportFormat,
+    /// Put this bundle's backbone before the head: pictures or arrays in; it must be the one that the head was trained on.
+    #[arg(long, value_name = "BUNDLE")]
+    pub backbone: Option<PathBuf>,
+    /// With --backbone: int8 (quantize and dequantize operators, which runtimes fuse) or float activations.
+    #[arg(long, value_name = "PRECISION", default_value = "int8", requires = "backbone")]
+    pub precision: ExportPrecision,
     /// The file to write.
     #[arg(short, long, value_name = "FILE")]
     pub output: PathBuf,
@@ -481,6 +487,15 @@ pub enum ExportFormat {
     Safetensors,
     /// For numpy.
     Npz,
+}
+
+/// `--precision`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum ExportPrecision {
+    /// QDQ, closest to what the board computes.
+    Int8,
+    /// f32; for runtimes without integer operators.
+    Float,
 }
 
 /// `graft sim`.

@@ -1,15 +1,19 @@
-//! A head as files that other programs read: ONNX to run it, safetensors and npz for its numbers.
+//! A head as files that other programs read: ONNX to run it, alone or behind its backbone, safetensors and npz for its
+//! numbers.
 //!
 //! Labels and origin travel along: in ONNX and safetensors as metadata, in npz as arrays of text.
 
+mod backbone;
 mod npz;
 mod onnx;
+mod onnx_graph;
 mod protobuf;
 mod safetensors;
 
 use graft_heads::{Head, HeadNumbers};
 use serde_json::json;
 
+pub use backbone::{Precision, Unexportable, onnx_with_backbone};
 pub use npz::npz;
 pub use onnx::onnx;
 pub use safetensors::safetensors;
