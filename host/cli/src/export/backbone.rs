@@ -13,10 +13,10 @@ use graft_bundle::input::{Channels, Filter, Geometry, ImageSpec};
 use graft_bundle::{Bundle, Graph};
 use serde_json::json;
 
+use super::Exported;
 use super::onnx::add_head;
 use super::onnx_graph::{Element, OnnxGraph, integer, integers, text};
 use super::protobuf::Message;
-use super::Exported;
 
 /// What a multiplier of 1 is, see `graft_bundle::graph::Requantize`.
 const ONE: f64 = 4_194_304.0;
@@ -54,11 +54,7 @@ pub enum Unexportable {
 ///
 /// # Errors
 /// [`Unexportable`].
-pub fn onnx_with_backbone(
-    head: &Exported<'_>,
-    bundle: &Bundle,
-    precision: Precision,
-) -> Result<Vec<u8>, Unexportable> {
+pub fn onnx_with_backbone(head: &Exported<'_>, bundle: &Bundle, precision: Precision) -> Result<Vec<u8>, Unexportable> {
     let mut writer = Writer { onnx: OnnxGraph::default(), bundle, graph: bundle.graph(), precision, n_scaled: 0 };
     writer.input()?;
     for step in &bundle.graph().steps {
@@ -67,6 +63,7 @@ pub fn onnx_with_backbone(
     writer.embedding()?;
     add_head(&mut writer.onnx, head, "embedding_f32");
     let manifest = bundle.manifest();
+    writer.onnx.output("embedding", Element::I8, &[manifest.embedding_len as usize]);
     let mut metadata = head.metadata.clone();
     metadata.retain(|(key, _)| *key != "formula");
     metadata.push(("backbone", manifest.name.clone()));
@@ -272,7 +269,8 @@ impl Writer<'_> {
                 // Output axes are batch, channels, height, width.
                 let mut perm = vec![0];
                 for to in [2, 0, 1] {
-                    let from = AXES.get(axes[to] as usize).ok_or(Unexportable::Malformed("a Transpose has no such axis"))?;
+                    let from =
+                        AXES.get(axes[to] as usize).ok_or(Unexportable::Malformed("a Transpose has no such axis"))?;
                     perm.push(*from);
                 }
                 self.onnx.node("Transpose", &names, &raw, [integers("perm", perm)]);
@@ -369,7 +367,6 @@ impl Writer<'_> {
         self.onnx.f32s("embedding_high", &[], [127.0]);
         self.onnx.node("Clip", &["output_whole", "embedding_low", "embedding_high"], "embedding_f32", []);
         self.onnx.node("Cast", &["embedding_f32"], "embedding", [integer("to", Element::I8 as u64)]);
-        self.onnx.output("embedding", Element::I8, &[d]);
         Ok(())
     }
 }

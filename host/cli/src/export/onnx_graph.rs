@@ -28,13 +28,7 @@ pub struct OnnxGraph {
 
 impl OnnxGraph {
     /// A node of one output; attributes as [`integer`] and its kin make them.
-    pub fn node(
-        &mut self,
-        op: &str,
-        inputs: &[&str],
-        output: &str,
-        attributes: impl IntoIterator<Item = Message>,
-    ) {
+    pub fn node(&mut self, op: &str, inputs: &[&str], output: &str, attributes: impl IntoIterator<Item = Message>) {
         let node = inputs.iter().fold(Message::default(), |node, input| node.bytes(1, input));
         self.nodes.push(node.bytes(2, output).bytes(3, output).bytes(4, op).messages(5, attributes));
     }
