@@ -140,7 +140,7 @@ impl Writer<'_> {
             self.onnx.node("Add", &["pixel", "first_of_channel"], "entry", []);
             self.onnx.f32s("normalised", &[image.table.len()], image.table.iter().map(|byte| real(*byte as i8)));
             self.onnx.node("Gather", &["normalised", "entry"], "channels_last", []);
-            self.to_channels_first("channels_last", "input_real")
+            self.channels_first("channels_last", "input_real")
         } else {
             let shape: Vec<usize> = spec.array.shape.iter().map(|side| *side as usize).collect();
             self.onnx.input("input", Element::F32, &shape);
@@ -151,13 +151,13 @@ impl Writer<'_> {
             } else {
                 self.onnx.i64s("input_shape", &[0, h as i64, w as i64, c as i64]);
                 self.onnx.node("Reshape", &["input", "input_shape"], "channels_last", []);
-                self.to_channels_first("channels_last", "input_real")
+                self.channels_first("channels_last", "input_real")
             }
         };
         self.land(id, &raw, (i8::MIN.into(), i8::MAX.into()))
     }
 
-    fn to_channels_first(&mut self, from: &str, to: &str) -> String {
+    fn channels_first(&mut self, from: &str, to: &str) -> String {
         self.onnx.node("Transpose", &[from], to, [integers("perm", [0, 3, 1, 2])]);
         to.to_owned()
     }
@@ -194,7 +194,9 @@ impl Writer<'_> {
         let raw = format!("{}_real", name(step.output));
         let inputs: Vec<String> = step.inputs.iter().map(|id| name(*id)).collect();
         let names: Vec<&str> = inputs.iter().map(String::as_str).collect();
-        let first = *step.inputs.first().ok_or(Unexportable::Malformed("a step has no input"))?;
+        let (Some(&first), Some(&x)) = (step.inputs.first(), names.first()) else {
+            return Err(Unexportable::Malformed("a step has no input"));
+        };
         let (from, to) = (self.tensor(first)?.clone(), self.tensor(step.output)?.clone());
         // What a multiplier means to real values.
         let factor = |multiplier: i32| f64::from(multiplier) / ONE * to.scale / from.scale;
@@ -208,7 +210,7 @@ impl Writer<'_> {
                 let [w, b] =
                     self.conv_constants(&raw, &shape.map(|side| side as usize), &weights, &bias, &scales, from.scale);
                 let group = [integer("group", u64::from(*groups))];
-                self.onnx.node("Conv", &[names[0], &w, &b], &raw, window_attributes(window, true).chain(group));
+                self.onnx.node("Conv", &[x, &w, &b], &raw, window_attributes(window, true).chain(group));
             }
             Op::Add { multipliers, shift, low, high } => {
                 limits = (*low, *high);
@@ -223,25 +225,27 @@ impl Writer<'_> {
             }
             Op::Mul { multiplier, low, high } => {
                 limits = (*low, *high);
-                let second = *step.inputs.get(1).ok_or(Unexportable::Malformed("a Mul has one input"))?;
-                let scaled = self.scaled(&inputs[0], factor(*multiplier) / self.tensor(second)?.scale);
-                self.onnx.node("Mul", &[&scaled, names[1]], &raw, []);
+                let (Some(&second), Some(&y)) = (step.inputs.get(1), names.get(1)) else {
+                    return Err(Unexportable::Malformed("a Mul has one input"));
+                };
+                let scaled = self.scaled(x, factor(*multiplier) / self.tensor(second)?.scale);
+                self.onnx.node("Mul", &[&scaled, y], &raw, []);
             }
             Op::AveragePool { window, count_pad, multiplier, low, high } if window.dilation == [1, 1] => {
                 limits = (*low, *high);
-                let scaled = self.scaled(&inputs[0], factor(*multiplier));
+                let scaled = self.scaled(x, factor(*multiplier));
                 let counts = [integer("count_include_pad", u64::from(*count_pad))];
                 self.onnx.node("AveragePool", &[&scaled], &raw, window_attributes(window, false).chain(counts));
             }
             Op::GlobalSum => {
                 let n_pixels = f64::from(from.shape[0]) * f64::from(from.shape[1]);
-                let scaled = self.scaled(&inputs[0], n_pixels * to.scale / from.scale);
+                let scaled = self.scaled(x, n_pixels * to.scale / from.scale);
                 self.onnx.node("GlobalAveragePool", &[&scaled], &raw, []);
             }
             Op::MaxPool { window } => self.onnx.node("MaxPool", &names, &raw, window_attributes(window, true)),
             Op::Table { table } => {
                 let table = self.i8s(*table)?;
-                self.table(&inputs[0], &from, &table, &to, &raw);
+                self.table(x, &from, &table, &to, &raw);
             }
             Op::Concat { axis } => {
                 let axis = *AXES.get(*axis as usize).ok_or(Unexportable::Malformed("a Concat has no such axis"))?;
@@ -255,7 +259,7 @@ impl Writer<'_> {
                     text("coordinate_transformation_mode", "asymmetric"),
                     text("nearest_mode", "floor"),
                 ];
-                self.onnx.node("Resize", &[names[0], "", &factors], &raw, nearest);
+                self.onnx.node("Resize", &[x, "", &factors], &raw, nearest);
             }
             Op::Reshape => {
                 let [last, shape, shaped] = ["last", "shape", "shaped"].map(|what| format!("{raw}_{what}"));
@@ -263,15 +267,14 @@ impl Writer<'_> {
                 let [h, w, c] = to.shape.map(i64::from);
                 self.onnx.i64s(&shape, &[0, h, w, c]);
                 self.onnx.node("Reshape", &[&last, &shape], &shaped, []);
-                self.to_channels_first(&shaped, &raw);
+                self.channels_first(&shaped, &raw);
             }
             Op::Transpose { axes } => {
                 // Output axes are batch, channels, height, width.
                 let mut perm = vec![0];
-                for to in [2, 0, 1] {
-                    let from =
-                        AXES.get(axes[to] as usize).ok_or(Unexportable::Malformed("a Transpose has no such axis"))?;
-                    perm.push(*from);
+                let [h, w, c] = *axes;
+                for axis in [c, h, w] {
+                    perm.push(*AXES.get(axis as usize).ok_or(Unexportable::Malformed("a Transpose has no such axis"))?);
                 }
                 self.onnx.node("Transpose", &names, &raw, [integers("perm", perm)]);
             }
