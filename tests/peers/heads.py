@@ -3,15 +3,18 @@
 
 usage: heads.py embed ASSETS CACHE        writes CACHE/NAME.emb, as unknowns.py does; what is there is kept
        heads.py draw ASSETS CACHE [--episodes 600] [--seed 0]    writes CACHE/NAME.SHOTS.draws
-       heads.py peers CACHE OUT [--shots 1 5]    compares OUT, which `heads CACHE --out OUT` has filled; exit code 1 if a bar is missed
+       heads.py peers CACHE OUT [--only flowers] [--shots 1 5]    compares OUT, which `heads CACHE --out OUT` has filled;
+           exit code 1 if a bar is missed
 CACHE is not that of unknowns.py, whose programs read every .emb in it; .emb files of the same name are the same.
 Install: numpy scikit-learn; for embed also onnxruntime onnx pillow scipy. A data set that is absent is skipped with one line.
 
-Episodes: 5 classes, 10 queries of each, shots 1, 5, 10, 20, and 20,20,1,1,1 (omniglot has 20 drawings: to 10).
+Episodes: 5 classes, 10 queries of each, shots 1, 5, 10, 20, and 20,20,1,1,1. Where there are 3 classes (blood_cells), all of
+them, and 20,20,1. Omniglot has 20 drawings of a class: to 10 shots.
 
 | name | backbone | support and queries |
 |---|---|---|
 | flowers, hand_signs | MobileNetV2 | other photos |
+| blood_cells | MobileNetV2 (boxes, cut out and stretched to the square) | other microscope images |
 | omniglot | MobileNetV1 0.25, 128 x 128 (a photo backbone on `background_small`) | other drawers |
 | spoken_digits | dscnn_l_mswc_fewshot | three speakers each, other ones |
 | clinc150 | hashed n-grams | other sentences |
@@ -31,38 +34,63 @@ Peers, all on embeddings minus the mean of class means:
 Labels count as different only where the peer's two best scores are further apart than the tolerance on scores.
 """
 import argparse, glob, json, os, sys, warnings
+from xml.etree import ElementTree
 import numpy as np
-from unknowns import embed, read, run, stored
+from unknowns import embed, photo, read, run, stored
 
-SETS = ["flowers", "hand_signs", "omniglot", "spoken_digits", "clinc150"]
-SHOTS = dict([(str(n), [n] * 5) for n in (1, 5, 10, 20)] + [("20,20,1,1,1", [20, 20, 1, 1, 1])])
+SETS = ["flowers", "hand_signs", "blood_cells", "omniglot", "spoken_digits", "clinc150"]
+SHOTS = [[1] * 5, [5] * 5, [10] * 5, [20] * 5, [20, 20, 1, 1, 1]]
 HEADS = ["ncm", "ridge", "lda", "logistic", "knn", "rp"]
 # Largest difference of scores, relative to the largest score of an episode: weights are f32, and softmax regression stops
 # at a gradient of 1e-6 here and a loss there.
 TOLERANCE = dict(ncm=1e-6, ridge=1e-5, lda=1e-5, logistic=2e-3, knn=1e-9, rp=1e-5)
 
 
+def shots_of(labels):
+    """Name and shots per class of each kind of episode; of fewer classes than 5 the first."""
+    for shots in SHOTS:
+        shots = shots[: len(set(labels) - {"_unknown"})]
+        yield str(shots[0]) if len(set(shots)) == 1 else ",".join(map(str, shots)), shots
+
+
 def omniglot(root):
     return sorted(glob.glob(root + "/background_small/*/*/*.png"))
 
 
-def groups(assets, name, n):
-    """Who made each sample; None where every sample is its own."""
+def cells(root):
+    """Image, kind of cell and box [left, top, right, bottom] of each cell; two boxes of no size are left out."""
+    for path in sorted(glob.glob(root + "/BCCD/Annotations/*.xml")):
+        for cell in ElementTree.parse(path).iter("object"):
+            box = [int(cell.find("bndbox").findtext(side)) for side in ("xmin", "ymin", "xmax", "ymax")]
+            if box[0] < box[2] and box[1] < box[3]:
+                yield os.path.basename(path)[:-4], cell.findtext("name"), box
+
+
+def groups(assets, name):
+    """Who made each sample, or the image it is from; None where every sample is its own."""
     root = os.path.join(assets, "data", name)
     if name == "omniglot":
         return np.array([f[-6:-4] for f in omniglot(root)])
     if name == "spoken_digits":
         files = sorted(glob.glob(root + "/recordings/*.wav"))
         return np.array([os.path.basename(f).split("_")[1] for f in files])
+    if name == "blood_cells":
+        return np.array([image for image, _, _ in cells(root)])
     return None
 
 
 def embed_omniglot(assets):
     from PIL import Image
     files = omniglot(os.path.join(assets, "data", "omniglot"))
-    photo = lambda f: (np.asarray(Image.open(f).convert("RGB").resize((128, 128), 2), np.float32).transpose(2, 0, 1) - 128) / 128
+    picture = lambda f: (np.asarray(Image.open(f).convert("RGB").resize((128, 128), 2), np.float32).transpose(2, 0, 1) - 128) / 128
     labels = ["/".join(f.split("/")[-3:-1]) for f in files]
-    return run(assets, "mobilenet_v1_025_128_imagenet", map(photo, files)), labels
+    return run(assets, "mobilenet_v1_025_128_imagenet", map(picture, files)), labels
+
+
+def embed_cells(assets):
+    root = os.path.join(assets, "data", "blood_cells")
+    photos = (photo(f"{root}/BCCD/JPEGImages/{image}.jpg", box) for image, _, box in cells(root))
+    return run(assets, "mobilenet_v2_imagenet", photos), [kind for _, kind, _ in cells(root)]
 
 
 def episode(labels, who, shots, g):
@@ -235,7 +263,8 @@ if __name__ == "__main__":
         if not os.path.isdir(os.path.join(assets, "data", name)):
             print(f"skipped {name}: absent in {assets}/data")
         elif a.do == "embed" and not os.path.exists(path + ".emb"):
-            x, labels = embed_omniglot(assets) if name == "omniglot" else embed(assets, name)
+            own = dict(omniglot=embed_omniglot, blood_cells=embed_cells)
+            x, labels = own[name](assets) if name in own else embed(assets, name)
             x = stored(np.asarray(x, float))
             with open(path + ".emb", "wb") as f:
                 f.write(f"graft embeddings {len(x)} {x.shape[1]}\n".encode())
@@ -244,8 +273,8 @@ if __name__ == "__main__":
             print(name, *x.shape, len(set(labels)), "labels")
         elif a.do == "draw":
             _, labels = read(cache, name)
-            who = groups(assets, name, len(labels))
-            for shot, shots in SHOTS.items():
+            who = groups(assets, name)
+            for shot, shots in shots_of(labels):
                 if name == "omniglot" and max(shots) > 10:
                     continue
                 g = np.random.default_rng(a.seed)

@@ -45,9 +45,9 @@ def run(assets, model, inputs):
     return np.concatenate([session.run(["features"], {name: x[None]})[0] for x in inputs])
 
 
-def photo(path):
+def photo(path, box=None):
     from PIL import Image
-    pixels = np.asarray(Image.open(path).convert("RGB").resize((224, 224), 2), np.float32)
+    pixels = np.asarray(Image.open(path).convert("RGB").resize((224, 224), 2, box), np.float32)
     return ((pixels - 127) / 127.5).transpose(2, 0, 1)
 
 

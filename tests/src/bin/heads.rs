@@ -37,7 +37,8 @@ struct Args {
     shots: Option<String>,
 }
 
-const SHOTS: [&str; 5] = ["1", "5", "10", "20", "20,20,1,1,1"];
+/// As heads.py names them; sets have what they have classes and samples for.
+const SHOTS: [&str; 6] = ["1", "5", "10", "20", "20,20,1", "20,20,1,1,1"];
 const HEADS: [(&str, HeadChoice); 7] = [
     ("ncm", HeadChoice::Ncm),
     ("ridge", HeadChoice::Ridge),
@@ -63,7 +64,6 @@ fn main() -> Result<ExitCode> {
     for name in names(&args.cache)?.iter().filter(|name| args.only.as_ref().is_none_or(|only| only == *name)) {
         let data = Embeddings::read(&args.cache, name)?;
         for shots in SHOTS.iter().filter(|shots| args.shots.as_ref().is_none_or(|only| only == *shots)) {
-            // A set that has not as many samples has no draws.
             let Ok(draws) = read_draws(&args.cache, &format!("{name}.{shots}")) else { continue };
             let draws = &draws[..draws.len().min(args.episodes)];
             let outcomes = HEADS.map(|(_, choice)| choice).map(|choice| outcome(&data, draws, choice));
