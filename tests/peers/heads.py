@@ -23,12 +23,13 @@ Peers, all on embeddings minus the mean of class means:
 
 | graft | scikit-learn |
 |---|---|
-| ncm | NearestCentroid on unit vectors; the same head at one shot only, for more graft weighs how well a class is known |
+| ncm | NearestCentroid on unit vectors; the same head at one shot only, for more graft weighs how well a class is known:
+        as device/heads/src/ncm.rs defines it, from NearestCentroid's centroids of the embeddings |
 | ridge | RidgeClassifier(alpha=kappa), samples weighted 1 / n_c |
 | lda | LinearDiscriminantAnalysis("lsqr", shrinkage, priors equal), in the span of the samples at the shrinkage that means
         the same there; the first episode also in all D components at graft's own |
 | logistic | LogisticRegression(C=classes / (kappa n), class_weight="balanced") in the span of the samples |
-| knn | KNeighborsClassifier(k, metric="cosine") |
+| knn | KNeighborsClassifier(k, metric="cosine"); its votes, and its neighbours with equal votes to the nearest |
 | rp | RidgeClassifier as above on features that `projected` computes here from the definition |
 
 Labels count as different only where the peer's two best scores are further apart than the tolerance on scores.
@@ -40,7 +41,9 @@ from unknowns import embed, photo, read, run, stored
 
 SETS = ["flowers", "hand_signs", "blood_cells", "omniglot", "spoken_digits", "clinc150"]
 SHOTS = [[1] * 5, [5] * 5, [10] * 5, [20] * 5, [20, 20, 1, 1, 1]]
-HEADS = ["ncm", "ridge", "lda", "logistic", "knn", "rp"]
+# Head of graft and method of Peer.
+ROWS = [("ncm", "nearest_centroid"), ("ncm", "ncm"), ("ridge", "ridge"), ("lda", "lda"), ("logistic", "logistic"),
+        ("knn", "votes"), ("knn", "neighbours"), ("rp", "ridge")]
 # Largest difference of scores, relative to the largest score of an episode: weights are f32, and softmax regression stops
 # at a gradient of 1e-6 here and a loss there.
 TOLERANCE = dict(ncm=1e-6, ridge=1e-5, lda=1e-5, logistic=2e-3, knn=1e-9, rp=1e-5)
@@ -114,11 +117,11 @@ def read_draws(cache, name):
 
 
 def projected(x):
-    """graft's projection, from its definition (device/heads/src/projection.rs)."""
+    """graft's projection of int8 [N, D], from its definition (device/heads/src/projection.rs); values are 0..127."""
     from scipy.linalg import hadamard
     mask, state, d = (1 << 64) - 1, int.from_bytes(b"graft rp", "big"), x.shape[1]
     block = 1 << (d - 1).bit_length()
-    h, out = hadamard(block).astype(np.float64), []
+    h, out, length = hadamard(block).astype(np.float32), [], np.floor(np.sqrt((x.astype(np.int64) ** 2).sum(1)))
     for _ in range(max(4096, block) // block):
         signs = []
         for _ in range(-(-d // 64)):
@@ -128,9 +131,14 @@ def projected(x):
             z = ((z ^ (z >> 27)) * 0x94D049BB133111EB) & mask
             z ^= z >> 31
             signs += [1 - 2 * (z >> p & 1) for p in range(64)]
-        out.append((x.astype(np.float64) * np.array(signs[:d])) @ h[:d])
-    v, length = np.concatenate(out, 1), np.floor(np.sqrt((x.astype(np.int64) ** 2).sum(1)))
-    return np.minimum(127, np.maximum(v, 0) * 40 // np.maximum(length, 1)[:, None])
+        # Integers under 2^24 throughout: f32 is exact.
+        v = (x.astype(np.float32) * np.array(signs[:d], np.float32)) @ h[:d]
+        out.append(np.minimum(127, np.maximum(v, 0) * 40 // np.maximum(length, 1, dtype=np.float32)[:, None]).astype(np.int8))
+    return np.concatenate(out, 1)
+
+
+def unit(v):
+    return v / np.linalg.norm(v, axis=1, keepdims=True)
 
 
 class Peer:
@@ -138,9 +146,8 @@ class Peer:
 
     def __init__(self, x, y, q):
         self.y, self.n, self.n_classes = y, np.bincount(y), y.max() + 1
-        self.means = np.stack([x[y == c].mean(0) for c in range(self.n_classes)])
-        self.centre = self.means.mean(0)
-        self.x, self.q, self.d = x - self.centre, q - self.centre, x.shape[1]
+        centre = np.mean([x[y == c].mean(0) for c in range(self.n_classes)], 0)
+        self.x, self.q, self.d = x - centre, q - centre, x.shape[1]
         self.weights = 1 / self.n[y]
         self.trace = (self.weights * (self.x**2).sum(1)).sum()
         # Coordinates in the span of the samples: the same lengths and angles.
@@ -148,12 +155,20 @@ class Peer:
         vt = vt[s > 1e-9 * s[0]]
         self.z, self.zq = self.x @ vt.T, self.q @ vt.T
 
+    def nearest_centroid(self, _):
+        from sklearn.neighbors import NearestCentroid
+        peer = NearestCentroid().fit(unit(self.x), self.y)
+        return 1 - ((unit(self.q)[:, None] - peer.centroids_) ** 2).sum(2) / 2
+
     def ncm(self, _):
         from sklearn.neighbors import NearestCentroid
-        unit = lambda v: v / np.linalg.norm(v, axis=1, keepdims=True)
-        peer = NearestCentroid().fit(unit(self.x), self.y)
-        return 1 - ((unit(self.q)[:, None] - unit(peer.centroids_)[None]) ** 2).sum(2) / 2 if (self.n == 1).all() else \
-            -((unit(self.q)[:, None] - peer.centroids_[None]) ** 2).sum(2)
+        means, n = NearestCentroid().fit(self.x, self.y).centroids_, self.n
+        squared = (means**2).sum(1)
+        variance = ((self.x - means[self.y]) ** 2).sum() / max(1, n.sum() - self.n_classes)
+        own = np.maximum(squared - variance / n, 0)
+        signal = own.mean() + (n - 1) / (n + 1) * (own - own.mean())
+        lengths = np.sqrt((signal + variance / n) / (signal + variance))
+        return unit(self.q) @ (unit(means) * lengths[:, None]).T + (1 - signal / (signal + variance)) / 2
 
     def ridge(self, lambda_rel):
         from sklearn.linear_model import RidgeClassifier
@@ -179,9 +194,17 @@ class Peer:
         peer = LogisticRegression(C=self.n_classes / (kappa * len(self.y)), class_weight="balanced", tol=1e-7, max_iter=20000)
         return peer.fit(self.z, self.y).decision_function(self.zq)
 
-    def knn(self, k):
+    def votes(self, k):
         from sklearn.neighbors import KNeighborsClassifier
         return KNeighborsClassifier(int(k), metric="cosine").fit(self.x, self.y).predict_proba(self.q)
+
+    def neighbours(self, k):
+        from sklearn.neighbors import KNeighborsClassifier
+        peer = KNeighborsClassifier(len(self.x), metric="cosine").fit(self.x, self.y)
+        distances, near = peer.kneighbors(self.q)
+        of_class = self.y[near][:, :, None] == np.arange(self.n_classes)
+        nearest = np.where(of_class, 2 - distances[:, :, None], 0).max(1) / 4  # (1 + cosine) / 4
+        return (of_class[:, : int(k)].sum(1) + nearest) / k
 
 
 def same_up_to_shift(a, b, kind):
@@ -192,56 +215,57 @@ def same_up_to_shift(a, b, kind):
     return np.abs(a - b).max() / max(1, np.abs(b).max())
 
 
-def peers(cache, out, shots):
+def compare(graft, peer, truth, row):
+    """Balanced accuracies of graft and peer in percent, labels that differ, those not by ties, difference of scores."""
+    a, b = graft.argmax(1), peer.argmax(1)
+    accuracies = [100 * np.mean([(p[truth == c] == c).mean() for c in np.unique(truth)]) for p in (a, b)]
+    top = np.sort(peer, 1)
+    gap = (top[:, -1] - top[:, -2]) / max(1, np.abs(peer).max())
+    hard = (a != b) & (gap > 2 * TOLERANCE[row[0]])
+    return *accuracies, (a != b).sum(), hard.sum(), same_up_to_shift(graft, peer, row[0])
+
+
+def peers(cache, out, only, shots):
     missed = 0
-    print(f"{'data':14} {'shots':>11} {'head':8} {'graft':>6} {'peer':>6} {'differ':>7} {'not by ties':>12} {'scores':>9}")
+    print(f"{'data':14} {'shots':>11} {'head':8} {'peer':18} {'graft':>6} {'peer':>6} {'differ':>7} {'not by ties':>12} {'scores':>9}")
     for name in SETS:
-        if not os.path.exists(f"{cache}/{name}.emb"):
+        if not os.path.exists(f"{cache}/{name}.emb") or only not in (None, name):
             continue
         x, labels = read(cache, name)
-        for shot in shots:
-            if not os.path.exists(f"{out}/{name}.{shot}.json"):
+        features = projected(x)
+        for shot, shots_each in shots_of(labels):
+            if not os.path.exists(f"{out}/{name}.{shot}.json") or (shots and shot not in shots):
                 continue
-            draws = read_draws(cache, f"{name}.{shot}")
-            strengths = json.load(open(f"{out}/{name}.{shot}.json"))
-            n_classes = 5
-            for head in HEADS:
-                chosen = strengths[head]
-                mine = np.fromfile(f"{out}/{name}.{shot}.{head}.f64", "<f8").reshape(len(chosen), -1, n_classes)
-                right = np.zeros((2, len(chosen)))
-                differ = hard = asked = 0
-                largest = 0.0
-                for e, ((support, query), strength, scores) in enumerate(zip(draws, chosen, mine)):
-                    classes, y = np.unique(labels[support], return_inverse=True)
-                    truth = np.searchsorted(classes, labels[query])
-                    if head == "rp":
-                        peer = Peer(projected(x[support]), y, projected(x[query])).ridge(strength)
-                    else:
-                        peer = getattr(Peer(x[support].astype(float), y, x[query].astype(float)), head)(strength)
-                    if peer is None:
+            with open(f"{out}/{name}.{shot}.json") as f:
+                strengths = json.load(f)
+            n_classes, n_episodes = len(shots_each), len(strengths["ncm"])
+            graft = {h: np.fromfile(f"{out}/{name}.{shot}.{h}.f64", "<f8").reshape(n_episodes, -1, n_classes) for h in strengths}
+            results = {row: [] for row in ROWS}
+            for e, (support, query) in enumerate(read_draws(cache, f"{name}.{shot}")[:n_episodes]):
+                classes, y = np.unique(labels[support], return_inverse=True)
+                truth = np.searchsorted(classes, labels[query])
+                plain, wide = (Peer(v[support].astype(float), y, v[query].astype(float)) for v in (x, features))
+                for row in ROWS:
+                    head, method = row
+                    scores = getattr(wide if head == "rp" else plain, method)(strengths[head][e])
+                    if scores is None:
                         continue
                     if head == "lda" and e == 0:
-                        full = Peer(x[support].astype(float), y, x[query].astype(float)).lda(strength, True)
-                        assert same_up_to_shift(peer, full, "lda") < 1e-5, "span and components differ"
-                    a, b = scores.argmax(1), peer.argmax(1)
-                    asked += len(a)
-                    right[:, e] = [np.mean([(p[truth == c] == c).mean() for c in range(n_classes)]) for p in (a, b)]
-                    top = np.sort(peer, 1)
-                    gap = (top[:, -1] - top[:, -2]) / max(1, np.abs(peer).max())
-                    # Votes of neighbours tie exactly.
-                    differ += (a != b).sum()
-                    hard += ((a != b) & (gap > 2 * TOLERANCE[head])).sum()
-                    if head not in ("knn",) and not (head == "ncm" and shot != "1"):
-                        largest = max(largest, same_up_to_shift(scores, peer, head))
-                if not asked:
+                        full = plain.lda(strengths[head][e], True)
+                        assert same_up_to_shift(scores, full, "lda") < 1e-5, "span and components differ"
+                    results[row].append(compare(graft[head][e], scores, truth, row))
+            for (head, method), rows in results.items():
+                if not rows:
                     continue
-                other = head == "ncm" and shot != "1"
-                gap = 100 * (right[0].mean() - right[1].mean())
-                tie = head == "knn"  # of equal votes graft takes the nearest, scikit-learn the first
-                bad = not other and (hard > 0 or largest > TOLERANCE[head] or (abs(gap) > 0.2 and not tie))
+                mine, theirs = np.mean(rows, 0)[:2]
+                differ, hard = np.sum(rows, 0)[2:4].astype(int)
+                largest = np.max(rows, 0)[4]
+                other = method == "nearest_centroid" and shot != "1"
+                votes = method == "votes"  # of equal votes graft takes the nearest, scikit-learn the first
+                bad = not other and (hard > 0 or (not votes and (largest > TOLERANCE[head] or abs(mine - theirs) > 0.2)))
                 missed += bad
-                print(f"{name:14} {shot:>11} {head:8} {100 * right[0].mean():6.2f} {100 * right[1].mean():6.2f} {differ:7d}"
-                      f" {hard:12d} {largest:9.1e}{'  another head' if other else ''}{'  MISSED' if bad else ''}", flush=True)
+                print(f"{name:14} {shot:>11} {head:8} {method:18} {mine:6.2f} {theirs:6.2f} {differ:7d} {hard:12d}"
+                      f" {'-' if other or votes else format(largest, '.1e'):>9}{'  another head' if other else ''}{'  MISSED' if bad else ''}", flush=True)
     return missed
 
 
@@ -251,11 +275,12 @@ if __name__ == "__main__":
     p.add_argument("dirs", nargs=2)
     p.add_argument("--episodes", type=int, default=600)
     p.add_argument("--seed", type=int, default=0)
-    p.add_argument("--shots", nargs="+", default=["1", "5"])
+    p.add_argument("--only")
+    p.add_argument("--shots", nargs="+")
     a = p.parse_args()
     if a.do == "peers":
-        warnings.filterwarnings("ignore", module="sklearn.neighbors")  # spread within classes of one sample
-        sys.exit(1 if peers(*a.dirs, a.shots) else 0)
+        warnings.filterwarnings("ignore", module="sklearn")  # spread within classes of one sample
+        sys.exit(1 if peers(*a.dirs, a.only, a.shots) else 0)
     assets, cache = a.dirs
     os.makedirs(cache, exist_ok=True)
     for name in SETS:
