@@ -6,6 +6,9 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Once;
 
+use anyhow::{Context, Result};
+use graft_bundle::{Bundle, UncheckedBundle};
+
 /// Root of the workspace.
 pub fn workspace_root() -> PathBuf {
     // This crate's folder is `tests` in the root.
@@ -59,4 +62,27 @@ pub fn graft(data_dir: &Path) -> Command {
     let mut command = Command::new(bin_dir().join("graft"));
     command.env("GRAFT_DATA_DIR", data_dir).env_remove("GRAFT_DEVICE").current_dir(workspace_root());
     command
+}
+
+/// Reads a bundle and checks it.
+///
+/// # Errors
+/// A file that cannot be read or is no sound bundle.
+pub fn read_bundle(path: &Path) -> Result<Bundle> {
+    let bytes = std::fs::read(path).with_context(|| path.display().to_string())?;
+    Ok(UncheckedBundle::read(bytes)?.check()?)
+}
+
+/// Quantizes the glyph encoder into `path` as the demo does, but for `norm`.
+///
+/// # Panics
+/// If `graft quantize` fails.
+pub fn quantize_glyphs(path: &Path, norm: &str) {
+    let models = workspace_root().join("models/glyphs");
+    let output = Command::new(bin_dir().join("graft"))
+        .args(["-q", "quantize", "--resize", "strokes", "--channels", "grey", "--norm", norm, "--calib"])
+        .args([models.join("demo/calib"), "-o".into(), path.to_owned(), models.join("model.onnx")])
+        .output()
+        .expect("graft can be started");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
 }

@@ -1,11 +1,8 @@
 //! An inference in steady state allocates its result and nothing else.
 
-use std::process::Command;
-
-use graft_bundle::UncheckedBundle;
 use graft_engine::{Engine, detect_isa};
 use graft_kernels::Isa;
-use graft_tests::{bin_dir, workspace_root};
+use graft_tests::{quantize_glyphs, read_bundle};
 
 const N_RUNS: u64 = 20;
 
@@ -13,18 +10,8 @@ const N_RUNS: u64 = 20;
 fn an_inference_allocates_its_result_alone() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("glyphs.graft");
-    let models = workspace_root().join("models/glyphs");
-    let done = Command::new(bin_dir().join("graft"))
-        .args(["-q", "quantize"])
-        .arg(models.join("model.onnx"))
-        .arg("--calib")
-        .arg(models.join("demo/calib"))
-        .args(["--resize", "strokes", "--channels", "grey", "--norm", "unit", "-o"])
-        .arg(&path)
-        .output()
-        .unwrap();
-    assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
-    let bundle = UncheckedBundle::read(std::fs::read(&path).unwrap()).unwrap().check().unwrap();
+    quantize_glyphs(&path, "unit");
+    let bundle = read_bundle(&path).unwrap();
     for isa in [Isa::Scalar, detect_isa().unwrap()] {
         let mut engine = Engine::load_with(&bundle, isa, 1).unwrap();
         let input: Vec<i8> = (0..engine.input_len()).map(|i| (i % 97) as i8).collect();

@@ -2,9 +2,9 @@
 
 use std::path::Path;
 
-use graft_bundle::{Bundle, UncheckedBundle};
+use graft_bundle::Bundle;
 use graft_input::{Limits, decode_picture, geometry};
-use graft_tests::{graft, workspace_root};
+use graft_tests::{graft, quantize_glyphs, read_bundle, workspace_root};
 use serde_json::Value;
 use tract_onnx::prelude::*;
 
@@ -12,10 +12,6 @@ fn run(data_dir: &Path, arguments: &[&str]) -> String {
     let output = graft(data_dir).args(arguments).output().unwrap();
     assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
     String::from_utf8(output.stdout).unwrap()
-}
-
-fn bundle(path: &Path) -> Bundle {
-    UncheckedBundle::read(std::fs::read(path).unwrap()).unwrap().check().unwrap()
 }
 
 /// The picture's bytes after the bundle's geometry.
@@ -33,10 +29,8 @@ fn backbone_and_head_say_what_the_board_says() {
     let models = workspace_root().join("models/glyphs");
     let path = |below: &str| models.join(below).to_str().unwrap().to_owned();
     let bundle_path = at("glyphs.graft");
-    let preparation = ["--resize", "strokes", "--channels", "grey", "--norm", "unit", "-o", &bundle_path];
-    let quantize = ["-q", "quantize", &path("model.onnx"), "--calib", &path("demo/calib")];
-    run(dir.path(), &[&quantize[..], &preparation].concat());
-    let bundle = bundle(dir.path().join("glyphs.graft").as_path());
+    quantize_glyphs(bundle_path.as_ref(), "unit");
+    let bundle = read_bundle(bundle_path.as_ref()).unwrap();
     run(dir.path(), &["-q", "flash", &bundle_path, "-d", "sim:a"]);
     run(dir.path(), &["-q", "collect", "-d", "sim:a", "--from", &path("demo/board-a")]);
     // A linear head and one with a centre.
@@ -49,6 +43,7 @@ fn backbone_and_head_say_what_the_board_says() {
             let onnx = at(&format!("{head}-{precision}.onnx"));
             let export = ["-q", "export", "-d", "sim:a", "--backbone", &bundle_path];
             run(dir.path(), &[&export[..], &["--precision", precision, "-o", &onnx]].concat());
+            let labels = labels(&onnx);
             let model = tract_onnx::onnx().model_for_path(&onnx).unwrap();
             let shape = pixels(&bundle, said[0]["input"].as_str().unwrap()).shape().to_vec();
             let fact = InferenceFact::dt_shape(u8::datum_type(), &shape);
@@ -61,7 +56,6 @@ fn backbone_and_head_say_what_the_board_says() {
                 assert_eq!(outputs[0].cast_to_scalar::<i64>().unwrap(), best as i64);
                 let expected = said["scores"][0]["score"].as_f64().unwrap();
                 assert!((f64::from(*score) - expected).abs() < 0.05, "{head} {precision}: {score}, board {expected}");
-                let labels = bundle_labels(&onnx);
                 labels[best] == said["scores"][0]["label"].as_str().unwrap()
             });
             let n_equal = n_equal.count();
@@ -71,7 +65,7 @@ fn backbone_and_head_say_what_the_board_says() {
 }
 
 /// Labels in the file's metadata.
-fn bundle_labels(path: &str) -> Vec<String> {
+fn labels(path: &str) -> Vec<String> {
     let proto = tract_onnx::onnx().proto_model_for_path(path).unwrap();
     let labels = proto.metadata_props.iter().find(|entry| entry.key == "labels").unwrap();
     serde_json::from_str(&labels.value).unwrap()
@@ -85,9 +79,7 @@ fn another_bundle_or_format_is_refused() {
     let at = |name: &str| dir.path().join(name).to_str().unwrap().to_owned();
     let [mine, other] = [at("mine.graft"), at("other.graft")];
     for (bundle, norm) in [(&mine, "unit"), (&other, "tf")] {
-        let quantize = ["-q", "quantize", &path("model.onnx"), "--calib", &path("demo/calib"), "--norm", norm];
-        let preparation = ["--resize", "strokes", "--channels", "grey", "-o", bundle];
-        run(dir.path(), &[&quantize[..], &preparation].concat());
+        quantize_glyphs(bundle.as_ref(), norm);
     }
     run(dir.path(), &["-q", "flash", &mine, "-d", "sim:a"]);
     run(dir.path(), &["-q", "collect", "-d", "sim:a", "--from", &path("demo/board-a")]);

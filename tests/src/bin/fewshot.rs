@@ -9,11 +9,12 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 use clap::Parser;
-use graft_bundle::{Bundle, UncheckedBundle};
+use graft_bundle::Bundle;
 use graft_engine::Engine;
 use graft_heads::{Head, SampleSet};
 use graft_input::Limits;
 use graft_quantize::{FloatBackbone, ImportOptions};
+use graft_tests::read_bundle;
 use graft_wire::message::HeadChoice;
 use graft_wire::{DeviceId, Digest, Label, LabelKind, Part, SampleMeta, SessionId, SpaceId};
 use serde_json::json;
@@ -52,8 +53,7 @@ struct Episode {
 
 fn main() -> Result<()> {
     let args = Args::parse();
-    let bytes = std::fs::read(&args.bundle).with_context(|| args.bundle.display().to_string())?;
-    let bundle = UncheckedBundle::read(bytes)?.check()?;
+    let bundle = read_bundle(&args.bundle)?;
     let first = args.episodes.first().context("give at least one episodes file")?;
     let (images, _) = read_episodes(first)?;
     let paths: Vec<PathBuf> = images.iter().map(|image| args.data.join(image)).collect();

@@ -11,11 +11,10 @@ use std::time::Instant;
 
 use anyhow::{Context, Result, ensure};
 use clap::Parser;
-use graft_bundle::UncheckedBundle;
 use graft_engine::{Engine, detect_isa};
 use graft_kernels::Isa;
 use graft_quantize::{FloatBackbone, ImportOptions};
-use graft_tests::workspace_root;
+use graft_tests::{read_bundle, workspace_root};
 
 #[derive(Parser)]
 #[command(about = "Time of a bundle over the time of tract's float and of peers, in one run")]
@@ -101,7 +100,7 @@ fn ms(start: Instant) -> f64 {
 
 fn graft(path: &Path, isa: Isa, n_threads: usize) -> Result<Contender> {
     let start = Instant::now();
-    let bundle = UncheckedBundle::read(std::fs::read(path).with_context(|| path.display().to_string())?)?.check()?;
+    let bundle = read_bundle(path)?;
     let mut engine = Engine::load_with(&bundle, isa, n_threads)?;
     let input: Vec<i8> = (0..engine.input_len()).map(|i| (i % 201) as i8).collect();
     engine.output(&input)?;
@@ -117,8 +116,7 @@ fn graft(path: &Path, isa: Isa, n_threads: usize) -> Result<Contender> {
 
 /// Elements of the bundle's input, which the float model has as well.
 fn input_len(bundle: &Path) -> Result<usize> {
-    let bundle = UncheckedBundle::read(std::fs::read(bundle)?)?.check()?;
-    Ok(Engine::load(&bundle)?.input_len())
+    Ok(Engine::load(&read_bundle(bundle)?)?.input_len())
 }
 
 fn tract(path: &Path, input_len: usize) -> Result<Contender> {
