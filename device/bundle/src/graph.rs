@@ -83,6 +83,9 @@ pub struct Blob {
     pub bytes: u64,
 }
 
+/// What a multiplier of 1 is: they stand for M over this, 2^22.
+pub const MULTIPLIER_ONE: f64 = 4_194_304.0;
+
 /// Requantization to the output tensor: `q = clamp(zero_point + round_half_even(acc * M / 2^22), low, high)` with one
 /// multiplier M in 1..2^23 per output channel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -301,6 +304,11 @@ impl Tensor {
     /// Elements; saturates, so that a crafted shape cannot wrap.
     pub fn n_elements(&self) -> u64 {
         self.shape.iter().fold(1u64, |n, d| n.saturating_mul(u64::from(*d)))
+    }
+
+    /// Real value of an integer element.
+    pub fn real(&self, q: i32) -> f64 {
+        f64::from(q.wrapping_sub(self.zero_point)) * self.scale
     }
 
     /// Bytes.

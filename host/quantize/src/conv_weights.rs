@@ -5,8 +5,9 @@
 //! then made coarser where a bias would leave 2^30 (a dead channel), or where the sum may leave the fast form's 2^22 by
 //! so little that half a bit of the weights pays for it.
 
+use graft_bundle::graph::MULTIPLIER_ONE;
+
 use crate::float_graph::Conv;
-use crate::integer::ONE;
 use crate::scales::Quant;
 
 /// Largest magnitude of a bias; leaves room for the sum in i32.
@@ -53,7 +54,7 @@ pub(crate) fn quantize_conv(conv: &Conv, input: &ConvInput<'_>, out: &Quant) -> 
     // Largest |x - zero_point| of the input.
     let [low, high] = input.quant.limits();
     let reach = f64::from((high - input.quant.zero_point).max(input.quant.zero_point - low));
-    let unit = out.scale / (ONE * input.quant.scale);
+    let unit = out.scale / (MULTIPLIER_ONE * input.quant.scale);
     for (o, (weights, bias)) in conv.weights.chunks_exact(per_channel.max(1)).zip(&conv.bias).enumerate() {
         if weights.iter().chain([bias]).any(|w| !w.is_finite()) {
             return Err(format!("channel {o} has weights that are not finite"));
@@ -129,7 +130,7 @@ mod tests {
         assert!(result.weights.iter().all(|w| *w != -128));
         for (i, (q, w)) in result.weights.iter().zip(&weights).enumerate() {
             let m = f64::from(result.multipliers[i / 3]);
-            let scale = m * 0.05 / (ONE * 0.02);
+            let scale = m * 0.05 / (MULTIPLIER_ONE * 0.02);
             assert!((f64::from(*q) * scale - f64::from(*w)).abs() <= scale / 2.0 * 1.000_001, "weight {i}");
         }
     }
@@ -139,7 +140,7 @@ mod tests {
         let result = quantized(vec![0.0, 0.0], vec![3.0]).unwrap();
         assert!(result.multipliers[0] >= 1 && result.bias[0].unsigned_abs() <= 1 << 30);
         // 3.0 in steps of the output: 60.
-        assert_eq!((f64::from(result.bias[0]) * f64::from(result.multipliers[0]) / ONE).round(), 60.0);
+        assert_eq!((f64::from(result.bias[0]) * f64::from(result.multipliers[0]) / MULTIPLIER_ONE).round(), 60.0);
     }
 
     #[test]

@@ -3,15 +3,12 @@
 use std::collections::HashMap;
 
 use graft_bundle::BundleWriter;
-use graft_bundle::graph::{DataType, Graph, Op, Requantize, Step, Tensor, TensorId, Window};
+use graft_bundle::graph::{DataType, Graph, MULTIPLIER_ONE, Op, Requantize, Step, Tensor, TensorId, Window};
 
 use crate::conv_weights::{ConvInput, quantize_conv};
 use crate::error::QuantizeError;
 use crate::float_graph::{FloatGraph, FloatNode, FloatOp, Select, ValueId};
 use crate::scales::Quant;
-
-/// 2^22: what a multiplier stands for is M over this.
-pub(crate) const ONE: f64 = 4_194_304.0;
 
 /// What one step came out as.
 #[derive(Clone, Debug)]
@@ -233,7 +230,7 @@ impl Builder<'_> {
         let [low, high] = clamp(&out, node.clamp);
         let weights = self.built.writer.push_i8(&weights);
         let bias = self.built.writer.push_i32(&vec![0; out_c]);
-        let multipliers = self.built.writer.push_i32(&vec![ONE as i32; out_c]);
+        let multipliers = self.built.writer.push_i32(&vec![MULTIPLIER_ONE as i32; out_c]);
         let requantize = Requantize { multipliers, low, high };
         let output = self.tensor(node.output, None);
         self.push(node, Op::Conv { window: select.window, groups: groups as u32, weights, bias, requantize }, output);
@@ -286,7 +283,7 @@ fn clamp(out: &Quant, clamp: Option<(f64, f64)>) -> [i32; 2] {
 
 /// M of a real factor.
 fn multiplier(factor: f64) -> Result<i32, String> {
-    let m = (factor * ONE).round_ties_even();
+    let m = (factor * MULTIPLIER_ONE).round_ties_even();
     if (1.0..8_388_608.0).contains(&m) {
         Ok(m as i32)
     } else {

@@ -23,6 +23,13 @@ use crate::output::{Unit, amount, count};
 /// # Errors
 /// No head, a file that cannot be written, or whatever stops board or link.
 pub fn run(context: &Context, args: &ExportArgs) -> Result<Done, CliError> {
+    let backbone = match &args.backbone {
+        Some(_) if args.format != ExportFormat::Onnx => {
+            return Err(CliError::usage("--backbone goes with --format onnx; the other formats hold a head's numbers"));
+        }
+        Some(path) => Some(read_bundle(path)?),
+        None => None,
+    };
     let mut device = devices::one(context)?;
     let pulled = device.call(Board::pull_head)?;
     let head = Head::decode(&pulled).map_err(|error| {
@@ -37,17 +44,10 @@ pub fn run(context: &Context, args: &ExportArgs) -> Result<Done, CliError> {
         ))
         .with_help(format!("graft train -d {} --head ridge", device.name))
     })?;
-    let backbone = match &args.backbone {
-        Some(_) if args.format != ExportFormat::Onnx => {
-            return Err(CliError::usage("--backbone goes with --format onnx; the other formats hold a head's numbers"));
-        }
-        Some(path) => Some(read_bundle(path)?),
-        None => None,
-    };
     let labels: Vec<&str> = head.classes().iter().map(|label| label.as_str()).collect();
     let bytes = match args.format {
         ExportFormat::Onnx => match &backbone {
-            Some(bundle) => with_backbone(&exported, &head, bundle, args, &device.name)?,
+            Some(bundle) => with_backbone(&exported, &head, bundle, args.precision.into(), &device.name)?,
             None => onnx(&exported),
         },
         ExportFormat::Safetensors => safetensors(&exported),
@@ -70,15 +70,24 @@ pub fn run(context: &Context, args: &ExportArgs) -> Result<Done, CliError> {
         "path": args.output.to_string_lossy(), "bytes": bytes.len(), "kind": kind, "n_classes": labels.len(),
         "embedding_len": head.embedding_len(), "head": head.digest().to_string(), "space": head.space().to_string(),
         "backbone": backbone.as_ref().map(|bundle| bundle.file_hash().to_string()),
-        "precision": backbone.as_ref().map(|_| if args.precision == ExportPrecision::Int8 { "int8" } else { "float" }),
+        "precision": backbone.as_ref().map(|_| Precision::from(args.precision).name()),
     })))
+}
+
+impl From<ExportPrecision> for Precision {
+    fn from(precision: ExportPrecision) -> Precision {
+        match precision {
+            ExportPrecision::Int8 => Precision::Int8,
+            ExportPrecision::Float => Precision::Float,
+        }
+    }
 }
 
 fn with_backbone(
     exported: &Exported<'_>,
     head: &Head,
     bundle: &Bundle,
-    args: &ExportArgs,
+    precision: Precision,
     device: &str,
 ) -> Result<Vec<u8>, CliError> {
     let manifest = bundle.manifest();
@@ -91,10 +100,6 @@ fn with_backbone(
     }
     // What the engine refuses has no meaning to export.
     Engine::load(bundle).map_err(|error| CliError::failed(format!("{}: {}", manifest.name, chain(&error))))?;
-    let precision = match args.precision {
-        ExportPrecision::Int8 => Precision::Int8,
-        ExportPrecision::Float => Precision::Float,
-    };
     onnx_with_backbone(exported, bundle, precision)
         .map_err(|error| CliError::failed(format!("{}: {error}", manifest.name)))
 }

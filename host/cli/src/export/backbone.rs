@@ -8,7 +8,7 @@
 //! [`Precision::Float`] keeps the limits of the tensors and rounds no activation. Neither gives graft's bits: a runtime
 //! rounds with other multipliers, so an embedding can differ by a step, and so can a label where two classes are close.
 
-use graft_bundle::graph::{Blob, DataType, Op, Step, Tensor, TensorId, Window};
+use graft_bundle::graph::{Blob, DataType, MULTIPLIER_ONE, Op, Step, Tensor, TensorId, Window};
 use graft_bundle::input::{Channels, Filter, Geometry, ImageSpec};
 use graft_bundle::{Bundle, Graph};
 use serde_json::json;
@@ -18,12 +18,8 @@ use super::onnx::add_head;
 use super::onnx_graph::{Element, OnnxGraph, integer, integers, text};
 use super::protobuf::Message;
 
-/// What a multiplier of 1 is, see `graft_bundle::graph::Requantize`.
-const ONE: f64 = 4_194_304.0;
 /// A factor this close to 1 is the rounding of an integer multiplier.
 const FACTOR_ROUNDING: f64 = 1e-3;
-/// An embedding of length zero is divided by this.
-const LENGTH_MIN: f32 = 1e-30;
 
 /// Numbers of the exported backbone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,6 +29,19 @@ pub enum Precision {
     /// Activations in f32; weights are the int8 ones, dequantized.
     Float,
 }
+
+impl Precision {
+    /// As the command line, the file's metadata and `--json` name it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Precision::Int8 => "int8",
+            Precision::Float => "float",
+        }
+    }
+}
+
+/// Integer limits of an int8 tensor that nothing else limits.
+const FULL: (i32, i32) = (i8::MIN as i32, i8::MAX as i32);
 
 /// Why a bundle cannot be exported.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -60,7 +69,7 @@ pub fn onnx_with_backbone(head: &Exported<'_>, bundle: &Bundle, precision: Preci
     for step in &bundle.graph().steps {
         writer.step(step)?;
     }
-    writer.embedding()?;
+    writer.embedding();
     add_head(&mut writer.onnx, head, "embedding_f32");
     let manifest = bundle.manifest();
     writer.onnx.output("embedding", Element::I8, &[manifest.embedding_len as usize]);
@@ -68,7 +77,7 @@ pub fn onnx_with_backbone(head: &Exported<'_>, bundle: &Bundle, precision: Preci
     metadata.retain(|(key, _)| *key != "formula");
     metadata.push(("backbone", manifest.name.clone()));
     metadata.push(("bundle", bundle.file_hash().to_string()));
-    metadata.push(("precision", if precision == Precision::Int8 { "int8" } else { "float" }.to_owned()));
+    metadata.push(("precision", precision.name().to_owned()));
     metadata.push(("picture", manifest.input.image.as_ref().map_or_else(String::new, picture)));
     Ok(writer.onnx.finish("graft_backbone_and_head", &metadata))
 }
@@ -130,62 +139,63 @@ impl Writer<'_> {
     fn input(&mut self) -> Result<(), Unexportable> {
         let id = self.graph.input;
         let (bundle, tensor) = (self.bundle, self.tensor(id)?.clone());
+        let raw = "input_real";
         let [h, w, c] = tensor.shape.map(|side| side as usize);
-        let real = |q: i8| ((f64::from(q) - f64::from(tensor.zero_point)) * tensor.scale) as f32;
         let spec = &bundle.manifest().input;
-        let raw = if let Some(image) = &spec.image {
+        if let Some(image) = &spec.image {
             self.onnx.input("pixels", Element::U8, &[h, w, c]);
             self.onnx.node("Cast", &["pixels"], "pixel", [integer("to", Element::I32 as u64)]);
             self.onnx.i32s("first_of_channel", &[c], (0..c as i32).map(|channel| 256 * channel));
             self.onnx.node("Add", &["pixel", "first_of_channel"], "entry", []);
-            self.onnx.f32s("normalised", &[image.table.len()], image.table.iter().map(|byte| real(*byte as i8)));
+            self.onnx.f32s(
+                "normalised",
+                &[image.table.len()],
+                image.table.iter().map(|byte| tensor.real((*byte as i8).into()) as f32),
+            );
             self.onnx.node("Gather", &["normalised", "entry"], "channels_last", []);
-            self.channels_first("channels_last", "input_real")
+            self.channels_first("channels_last", raw);
         } else {
             let shape: Vec<usize> = spec.array.shape.iter().map(|side| *side as usize).collect();
             self.onnx.input("input", Element::F32, &shape);
             if spec.array.channels_first {
                 self.onnx.i64s("input_shape", &[0, c as i64, h as i64, w as i64]);
-                self.onnx.node("Reshape", &["input", "input_shape"], "input_real", []);
-                "input_real".to_owned()
+                self.onnx.node("Reshape", &["input", "input_shape"], raw, []);
             } else {
                 self.onnx.i64s("input_shape", &[0, h as i64, w as i64, c as i64]);
                 self.onnx.node("Reshape", &["input", "input_shape"], "channels_last", []);
-                self.channels_first("channels_last", "input_real")
+                self.channels_first("channels_last", raw);
             }
-        };
-        self.land(id, &raw, (i8::MIN.into(), i8::MAX.into()))
+        }
+        self.land(id, raw, Some(FULL))
     }
 
-    fn channels_first(&mut self, from: &str, to: &str) -> String {
+    fn channels_first(&mut self, from: &str, to: &str) {
         self.onnx.node("Transpose", &[from], to, [integers("perm", [0, 3, 1, 2])]);
-        to.to_owned()
     }
 
-    /// From a step's real result to its tensor: clamped, and on its integers where precision and type say so.
-    fn land(&mut self, id: TensorId, raw: &str, (low, high): (i32, i32)) -> Result<(), Unexportable> {
+    /// From a step's real result to its tensor: within its limits, and on its integers where precision and type say so.
+    fn land(&mut self, id: TensorId, raw: &str, limits: Option<(i32, i32)>) -> Result<(), Unexportable> {
         let tensor = self.tensor(id)?.clone();
-        let (name, real) = (name(id), |q: i32| (f64::from(q - tensor.zero_point) * tensor.scale) as f32);
+        let name = name(id);
         let quantized = self.precision == Precision::Int8 && tensor.data_type == DataType::I8;
-        let mut from = raw.to_owned();
-        let full = (i8::MIN.into(), i8::MAX.into());
+        let clamped = format!("{name}_clamped");
+        let mut from = raw;
         // Quantizing clamps to the whole range by itself.
-        if matches!(tensor.data_type, DataType::I8 | DataType::I16) && !(quantized && (low, high) == full) {
-            let clamped = if quantized { format!("{name}_clamped") } else { name.clone() };
+        if let Some((low, high)) = limits.filter(|limits| !quantized || *limits != FULL) {
             let [lowest, highest] = [format!("{name}_low"), format!("{name}_high")];
-            self.onnx.f32s(&lowest, &[], [real(low)]);
-            self.onnx.f32s(&highest, &[], [real(high)]);
-            self.onnx.node("Clip", &[&from, &lowest, &highest], &clamped, []);
-            from = clamped;
+            self.onnx.f32s(&lowest, &[], [tensor.real(low) as f32]);
+            self.onnx.f32s(&highest, &[], [tensor.real(high) as f32]);
+            self.onnx.node("Clip", &[from, &lowest, &highest], &clamped, []);
+            from = &clamped;
         }
         if quantized {
             let [scale, zero, q] = ["scale", "zero", "q"].map(|what| format!("{name}_{what}"));
             self.onnx.f32s(&scale, &[], [tensor.scale as f32]);
             self.onnx.i8s(&zero, &[], [tensor.zero_point as i8]);
-            self.onnx.node("QuantizeLinear", &[&from, &scale, &zero], &q, []);
+            self.onnx.node("QuantizeLinear", &[from, &scale, &zero], &q, []);
             self.onnx.node("DequantizeLinear", &[&q, &scale, &zero], &name, []);
-        } else if from != name {
-            self.onnx.node("Identity", &[&from], &name, []);
+        } else {
+            self.onnx.node("Identity", &[from], &name, []);
         }
         Ok(())
     }
@@ -199,11 +209,12 @@ impl Writer<'_> {
         };
         let (from, to) = (self.tensor(first)?.clone(), self.tensor(step.output)?.clone());
         // What a multiplier means to real values.
-        let factor = |multiplier: i32| f64::from(multiplier) / ONE * to.scale / from.scale;
-        let mut limits = (i8::MIN.into(), i8::MAX.into());
+        let factor = |multiplier: i32| f64::from(multiplier) / MULTIPLIER_ONE * to.scale / from.scale;
+        // Of ops that requantize; the others only move values that are within theirs.
+        let mut limits = None;
         match &step.op {
             Op::Conv { window, groups, weights, bias, requantize } => {
-                limits = (requantize.low, requantize.high);
+                limits = Some((requantize.low, requantize.high));
                 let scales: Vec<f64> = self.i32s(requantize.multipliers)?.iter().map(|m| factor(*m)).collect();
                 let (weights, bias) = (self.i8s(*weights)?, self.i32s(*bias)?);
                 let shape = [to.shape[2], from.shape[2] / groups.max(&1), window.kernel[0], window.kernel[1]];
@@ -213,7 +224,7 @@ impl Writer<'_> {
                 self.onnx.node("Conv", &[x, &w, &b], &raw, window_attributes(window, true).chain(group));
             }
             Op::Add { multipliers, shift, low, high } => {
-                limits = (*low, *high);
+                limits = Some((*low, *high));
                 let mut terms = Vec::new();
                 for ((id, input), multiplier) in step.inputs.iter().zip(&inputs).zip(multipliers) {
                     let scale = self.tensor(*id)?.scale;
@@ -224,7 +235,7 @@ impl Writer<'_> {
                 self.onnx.node("Add", &terms, &raw, []);
             }
             Op::Mul { multiplier, low, high } => {
-                limits = (*low, *high);
+                limits = Some((*low, *high));
                 let (Some(&second), Some(&y)) = (step.inputs.get(1), names.get(1)) else {
                     return Err(Unexportable::Malformed("a Mul has one input"));
                 };
@@ -232,7 +243,7 @@ impl Writer<'_> {
                 self.onnx.node("Mul", &[&scaled, y], &raw, []);
             }
             Op::AveragePool { window, count_pad, multiplier, low, high } if window.dilation == [1, 1] => {
-                limits = (*low, *high);
+                limits = Some((*low, *high));
                 let scaled = self.scaled(x, factor(*multiplier));
                 let counts = [integer("count_include_pad", u64::from(*count_pad))];
                 self.onnx.node("AveragePool", &[&scaled], &raw, window_attributes(window, false).chain(counts));
@@ -329,8 +340,7 @@ impl Writer<'_> {
         self.onnx.u8s(&zero, &[], [(from.zero_point + 128) as u8]);
         self.onnx.node("QuantizeLinear", &[input, &scale, &zero], &q, []);
         self.onnx.node("Cast", &[&q], &entry, [integer("to", Element::I32 as u64)]);
-        let real = |q: &i8| (f64::from(i32::from(*q) - to.zero_point) * to.scale) as f32;
-        self.onnx.f32s(&values, &[table.len()], table.iter().map(real));
+        self.onnx.f32s(&values, &[table.len()], table.iter().map(|q| to.real((*q).into()) as f32));
         self.onnx.node("Gather", &[&values, &entry], output, []);
     }
 
@@ -347,22 +357,14 @@ impl Writer<'_> {
     }
 
     /// The embedding's whole numbers as f32 (`embedding_f32`) and int8.
-    fn embedding(&mut self) -> Result<(), Unexportable> {
+    fn embedding(&mut self) {
         let manifest = self.bundle.manifest();
         let d = manifest.embedding_len as usize;
         let output = name(self.graph.output);
         self.onnx.node("Transpose", &[&output], "output_last", [integers("perm", [0, 2, 3, 1])]);
         self.onnx.i64s("output_shape", &[0, d as i64]);
         self.onnx.node("Reshape", &["output_last", "output_shape"], "output_flat", []);
-        self.onnx.node(
-            "ReduceL2",
-            &["output_flat"],
-            "output_length_or_zero",
-            [integers("axes", [1]), integer("keepdims", 1)],
-        );
-        self.onnx.f32s("output_length_min", &[], [LENGTH_MIN]);
-        self.onnx.node("Max", &["output_length_or_zero", "output_length_min"], "output_length", []);
-        self.onnx.node("Div", &["output_flat", "output_length"], "output_unit", []);
+        self.onnx.unit_rows("output_flat", "output_unit");
         self.onnx.f32s("steps_per_unit", &[], [manifest.inv_scale as f32]);
         self.onnx.node("Mul", &["output_unit", "steps_per_unit"], "output_steps", []);
         self.onnx.node("Round", &["output_steps"], "output_whole", []);
@@ -370,7 +372,6 @@ impl Writer<'_> {
         self.onnx.f32s("embedding_high", &[], [127.0]);
         self.onnx.node("Clip", &["output_whole", "embedding_low", "embedding_high"], "embedding_f32", []);
         self.onnx.node("Cast", &["embedding_f32"], "embedding", [integer("to", Element::I8 as u64)]);
-        Ok(())
     }
 }
 
@@ -384,4 +385,61 @@ fn window_attributes(window: &Window, dilations: bool) -> impl Iterator<Item = M
     let dilations = dilations.then(|| integers("dilations", pair(window.dilation)));
     let kernel = integers("kernel_shape", pair(window.kernel));
     [kernel, integers("strides", pair(window.stride)), integers("pads", pads)].into_iter().chain(dilations)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::export::tests::head;
+    use graft_bundle::file::{BundleWriter, Draft};
+    use graft_bundle::graph::Requantize;
+    use graft_bundle::{ArraySpec, InputSpec, UncheckedBundle};
+    use graft_wire::message::HeadChoice;
+
+    /// 1x1 convolution to int16, reshaped.
+    fn wide_bundle() -> Bundle {
+        let mut writer = BundleWriter::new();
+        let weights = writer.push_i8(&[1, 2, 3]);
+        let bias = writer.push_i32(&[0; 3]);
+        let multipliers = writer.push_i32(&[1 << 22; 3]);
+        let requantize = Requantize { multipliers, low: -32_768, high: 32_767 };
+        let window = Window { kernel: [1; 2], stride: [1; 2], dilation: [1; 2], pad_before: [0; 2], pad_after: [0; 2] };
+        let tensor = |shape, data_type| Tensor { shape, data_type, scale: 0.5, zero_point: 0 };
+        let step = |op, from, to| Step { name: String::new(), op, inputs: vec![TensorId(from)], output: TensorId(to) };
+        let graph = Graph {
+            tensors: vec![
+                tensor([1, 1, 1], DataType::I8),
+                tensor([1, 1, 3], DataType::I16),
+                tensor([3, 1, 1], DataType::I16),
+            ],
+            steps: vec![step(Op::Conv { window, groups: 1, weights, bias, requantize }, 0, 1), step(Op::Reshape, 1, 2)],
+            input: TensorId(0),
+            output: TensorId(2),
+        };
+        let array = ArraySpec { shape: vec![1], channels_first: false, inv_scale: 2.0, zero_point: 0 };
+        let draft = Draft {
+            name: "wide".into(),
+            input: InputSpec { array, image: None },
+            embedding_len: 3,
+            inv_scale: 300.0,
+            exact: true,
+            origin: String::new(),
+            licence: String::new(),
+            board_class: String::new(),
+            epoch: 1,
+        };
+        UncheckedBundle::read(writer.finish(&draft, &graph, &[]).unwrap()).unwrap().check().unwrap()
+    }
+
+    #[test]
+    fn an_op_that_moves_values_does_not_limit_them() {
+        let head = head(HeadChoice::Ridge);
+        let exported = Exported::of(&head, "ridge").unwrap();
+        for precision in [Precision::Int8, Precision::Float] {
+            let bytes = onnx_with_backbone(&exported, &wide_bundle(), precision).unwrap();
+            let has = |text: &str| bytes.windows(text.len()).any(|window| window == text.as_bytes());
+            assert!(has("t1_high") && !has("t2_high"), "{precision:?}: int16 values pass a Reshape");
+            assert!(has("t2") && has("Reshape"));
+        }
+    }
 }

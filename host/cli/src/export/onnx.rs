@@ -4,10 +4,7 @@
 //! board. Scores are f32 here and f64 there, so labels can differ where the two best scores lie within 1e-5.
 
 use super::Exported;
-use super::onnx_graph::{Element, OnnxGraph, integer, integers};
-
-/// A score length of zero, an input on the centre, is divided by this instead: 0 / tiny is 0.
-const LENGTH_MIN: f32 = 1e-30;
+use super::onnx_graph::{Element, OnnxGraph, integer};
 
 /// The bytes of the file.
 pub fn onnx(head: &Exported<'_>) -> Vec<u8> {
@@ -24,11 +21,8 @@ pub(super) fn add_head(graph: &mut OnnxGraph, head: &Exported<'_>, x: &str) {
     let mut query = x;
     if let Some(centre) = head.centre {
         graph.f32s("centre", &[d], centre.iter().map(|value| *value as f32));
-        graph.f32s("length_min", &[], [LENGTH_MIN]);
         graph.node("Sub", &[x, "centre"], "centred", []);
-        graph.node("ReduceL2", &["centred"], "length_or_zero", [integers("axes", [1]), integer("keepdims", 1)]);
-        graph.node("Max", &["length_or_zero", "length_min"], "length", []);
-        graph.node("Div", &["centred", "length"], "unit", []);
+        graph.unit_rows("centred", "unit");
         query = "unit";
     }
     let transposed = (0..d).flat_map(|i| head.matrix.iter().skip(i).step_by(d.max(1)).copied());

@@ -6,6 +6,8 @@ use super::protobuf::Message;
 
 const IR_VERSION: u64 = 8;
 const OPSET: u64 = 13;
+/// A length of zero is divided by this instead: 0 / tiny is 0.
+const LENGTH_MIN: f32 = 1e-30;
 
 /// Element types of `TensorProto.DataType`.
 #[derive(Clone, Copy)]
@@ -31,6 +33,16 @@ impl OnnxGraph {
     pub fn node(&mut self, op: &str, inputs: &[&str], output: &str, attributes: impl IntoIterator<Item = Message>) {
         let node = inputs.iter().fold(Message::default(), |node, input| node.bytes(1, input));
         self.nodes.push(node.bytes(2, output).bytes(3, output).bytes(4, op).messages(5, attributes));
+    }
+
+    /// Nodes that scale each row of `from` `[N, D]` to length 1; a row of zeros stays.
+    pub fn unit_rows(&mut self, from: &str, to: &str) {
+        let [zero_or_more, least, length] =
+            ["length_or_zero", "length_min", "length"].map(|what| format!("{to}_{what}"));
+        self.f32s(&least, &[], [LENGTH_MIN]);
+        self.node("ReduceL2", &[from], &zero_or_more, [integers("axes", [1]), integer("keepdims", 1)]);
+        self.node("Max", &[&zero_or_more, &least], &length, []);
+        self.node("Div", &[from, &length], to, []);
     }
 
     /// An f32 constant.
