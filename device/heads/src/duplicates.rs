@@ -5,10 +5,10 @@
 
 use alloc::vec::Vec;
 
+use graft_kernels::dot::dot_i8;
 use graft_wire::{SampleId, SampleMeta};
 
 use crate::set::SampleSet;
-use crate::sums::dot_i8;
 
 /// Cosine of stored embeddings from which on two samples are near duplicates.
 ///

@@ -344,36 +344,36 @@ mod tests {
             hashes(5, 20, 128),
             [
                 "c2edb05ff60dacc6",
-                "a66c33ebee199c5a",
-                "d989cf6bb016920e",
+                "5073d5c1682725b7",
+                "81c93a8641f2632c",
                 "9e094b4e81e533ca",
                 "7da2ec4c0f20391d",
-                "66e4c5fb1744f1ba",
-                "ebaf4e3354de0ea1"
+                "3dcb4cae425a64b9",
+                "aad9445f53d8a278"
             ]
         );
         assert_eq!(
             hashes(4, 20, 32),
             [
                 "b70df585bdeaf3e5",
-                "593abe9519b7eb85",
-                "965242443bb07833",
+                "86f0387dc01eec26",
+                "b7125a422675dbf9",
                 "e6ddbf336fa151da",
                 "6d608fbf5711f75b",
-                "dd8c2913c30826b9",
-                "0cb16b0e3d509560"
+                "e800218692729bc2",
+                "e1299eb2ed16ec9f"
             ]
         );
         assert_eq!(
             hashes(3, 1, 64),
             [
                 "e78c862a5e734717",
-                "16a1ff5206cec4e8",
-                "dc8253f0b2f1c815",
+                "0e5e3e05edc6c495",
+                "b170005f518ca2a8",
                 "5566323cc02b442b",
                 "0234030c4d611630",
-                "ccdbf86111d6c964",
-                "b0cccec491546327"
+                "d2444fb0deae6f0e",
+                "0b80c678094d8c2a"
             ]
         );
     }
@@ -431,7 +431,7 @@ mod tests {
     #[test]
     fn auto_says_why() {
         let one_shot = Head::train(&synthetic::clusters(4, 1, 64, 3), HeadChoice::Auto).unwrap();
-        assert_eq!((one_shot.kind(), one_shot.reason()), (HeadKind::Ncm, ChoiceReason::OneShot));
+        assert_eq!((one_shot.kind(), one_shot.reason()), (HeadKind::Ridge, ChoiceReason::OneShot));
         assert_eq!(one_shot.balanced_accuracy(), None);
         let rows = synthetic::rows(3, 10, 64, 3);
         let one_beside_many = Head::train(&synthetic::set_of(&rows[..21]), HeadChoice::Auto).unwrap();
@@ -444,27 +444,25 @@ mod tests {
     }
 
     #[test]
-    fn auto_breaks_a_tie_by_the_number_of_shots() {
-        let kind = |shots| {
-            let rows = synthetic::rows_with_noise(3, shots, 64, 1, 1);
-            let head = Head::train(&synthetic::set_of(&rows), HeadChoice::Auto).unwrap();
+    fn auto_breaks_a_tie_by_how_even_the_classes_are() {
+        let rows = synthetic::rows_with_noise(2, 12, 64, 1, 1);
+        let kind = |n_second: usize| {
+            let head = Head::train(&synthetic::set_of(&rows[..12 + n_second]), HeadChoice::Auto).unwrap();
             assert_eq!(head.balanced_accuracy(), Some(1.0));
             head.kind()
         };
-        assert_eq!((kind(4), kind(5)), (HeadKind::Ncm, HeadKind::Ridge));
+        assert_eq!((kind(12), kind(6), kind(5)), (HeadKind::Ridge, HeadKind::Ridge, HeadKind::Ncm));
     }
 
     #[test]
-    fn ridge_without_a_vote_takes_lambda_one() {
-        let head = Head::train(&synthetic::clusters(4, 1, 64, 3), HeadChoice::Ridge).unwrap();
-        assert_eq!(head.lambda_rel(), Some(1.0));
-    }
-
-    #[test]
-    fn lambdas_that_do_equally_well_tie_to_the_largest() {
-        let rows = synthetic::rows_with_noise(3, 6, 64, 1, 1);
-        let head = Head::train(&synthetic::set_of(&rows), HeadChoice::Ridge).unwrap();
-        assert_eq!(head.lambda_rel(), Some(100.0));
+    fn strengths_without_evidence_are_the_defaults() {
+        // Nobody votes; everybody is right everywhere.
+        for set in [synthetic::clusters(4, 1, 64, 3), synthetic::set_of(&synthetic::rows_with_noise(3, 6, 64, 1, 1))] {
+            let ridge = Head::train(&set, HeadChoice::Ridge).unwrap();
+            assert_eq!(ridge.lambda_rel(), Some(crate::ridge::LAMBDA_GRID[3]));
+            let lda = Head::train(&set, HeadChoice::Lda).unwrap();
+            assert_eq!(lda.lambda_rel(), Some(0.75));
+        }
     }
 
     #[test]

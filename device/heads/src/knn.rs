@@ -12,10 +12,12 @@
 use alloc::vec;
 use alloc::vec::Vec;
 
+use graft_kernels::dot::dot_i8;
+
 use crate::basis::Basis;
 use crate::folds::Fold;
-use crate::ridge::best_of;
-use crate::sums::{ClassMeans, dot_i8};
+use crate::grid::balanced_accuracy;
+use crate::sums::ClassMeans;
 use crate::training::{TrainError, Training};
 use crate::vector::{add_scaled, dot, dot_with};
 
@@ -94,11 +96,14 @@ pub(crate) fn choose_k(training: &Training<'_>, means: &ClassMeans) -> u32 {
         Neighbours::of(near, training.n_classes())
     };
     let all: Vec<Neighbours> = (0..training.samples.len()).map(neighbours).collect();
-    let scores_at = |k: usize| {
-        let all = &all;
-        Ok(move |i: usize| all[i].scores(k))
-    };
-    best_of(&grid, 1, training, scores_at).map_or(1, |k| k as u32)
+    let mut best = (1, 0.0);
+    for k in grid {
+        let accuracy = balanced_accuracy(training, |i| all[i].scores(k)).unwrap_or(0.0);
+        if accuracy >= best.1 {
+            best = (k as u32, accuracy);
+        }
+    }
+    best.0
 }
 
 /// Scores of every fold's test samples by the neighbours and the centre without the fold: `[folds][test][C]`. A class of

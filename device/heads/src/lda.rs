@@ -21,15 +21,16 @@
 use alloc::vec;
 use alloc::vec::Vec;
 
+use crate::grid;
 use crate::linear::Linear;
-use crate::ridge::{Solution, System, best_of};
+use crate::ridge::{Solution, System};
 use crate::training::TrainError;
 use crate::vector::{add_scaled, cholesky, dot, solve_lower, solve_lower_transposed};
 
 /// Shrinkages tried, ascending; `s / (1 - s)` runs over about half decades.
 pub(crate) const SHRINKAGE_GRID: [f64; 9] = [0.01, 0.03, 0.1, 0.25, 0.5, 0.75, 0.9, 0.97, 0.99];
-/// Taken where no class has a second sample to vote with: there `W` is zero, and every shrinkage gives the same classes.
-const SHRINKAGE_DEFAULT: f64 = 0.5;
+/// Place of the default in it. Where no class has a second sample `W` is zero, and every shrinkage gives the same classes.
+const SHRINKAGE_DEFAULT: usize = 5;
 /// The trace of W counts as at least this share of T's, so that kappa is never lost in rounding.
 const SHARE_MIN: f64 = 1e-4;
 
@@ -70,13 +71,13 @@ fn fit_at(system: &System<'_>, shrinkage: f64, kappa: f64) -> Result<Linear, Tra
     Ok(system.head(&mixed, |k| -scale * mixing.half_length(k)))
 }
 
-/// Picks the shrinkage from the grid by class-balanced leave-one-out accuracy, ties to the larger, as ridge its lambda: a
-/// sample is left out with the weights of the others as they are.
+/// Picks the shrinkage from the grid by class-balanced leave-one-out accuracy, as ridge its lambda: a sample is left out with
+/// the weights of the others as they are.
 ///
 /// # Errors
 /// [`TrainError::NotPositiveDefinite`] if rounding got the better of a shrinkage.
 pub(crate) fn choose_shrinkage(system: &System<'_>) -> Result<f64, TrainError> {
-    best_of(&SHRINKAGE_GRID, SHRINKAGE_DEFAULT, system.training, |shrinkage| {
+    grid::choose(&SHRINKAGE_GRID, SHRINKAGE_DEFAULT, system.training, |shrinkage| {
         let kappa = kappa(system, shrinkage);
         let solution = system.solve(shrinkage, kappa)?;
         let mixing = Mixing::of(solution.class_sums(), system.training.n_classes(), kappa);

@@ -32,6 +32,7 @@ pub mod duplicates;
 pub mod evaluate;
 mod folds;
 pub mod format;
+mod grid;
 pub mod head;
 mod knn;
 mod known;

@@ -20,17 +20,18 @@ use alloc::vec::Vec;
 use core::cell::OnceCell;
 
 use crate::cholesky::Cholesky;
+use crate::grid;
 use crate::linear::Linear;
 use crate::sums::ClassMeans;
 use crate::training::{TrainError, Training};
 use crate::tridiagonal::Tridiagonal;
-use crate::vector::{add_scaled, argmax, dot, dot_f32};
+use crate::vector::{add_scaled, dot, dot_f32};
 
 /// Relative lambdas tried: half decades, ascending.
 pub(crate) const LAMBDA_GRID: [f64; 9] =
     [0.01, 0.03162277660168379, 0.1, 0.31622776601683794, 1.0, 3.1622776601683795, 10.0, 31.622776601683793, 100.0];
-/// Taken where no class has a second sample to vote with.
-const LAMBDA_DEFAULT: f64 = 1.0;
+/// Place of the default in it.
+const LAMBDA_DEFAULT: usize = 3;
 
 /// All that does not depend on lambda.
 pub(crate) struct System<'a> {
@@ -131,7 +132,7 @@ impl<'a> System<'a> {
         lambda_rel * self.trace / self.training.samples.len() as f64
     }
 
-    /// Picks lambda_rel from the grid by class-balanced leave-one-out accuracy, ties to the larger.
+    /// Picks lambda_rel from the grid by class-balanced leave-one-out accuracy (see [`grid`](crate::grid)).
     ///
     /// A sample is left out with the weights of the others as they are, which has a closed form. Accuracy, not squared
     /// error: with classes of 20 and 1 shots the latter picks lambdas that cost 5 points. Classes of one sample do not
@@ -140,7 +141,7 @@ impl<'a> System<'a> {
     /// # Errors
     /// [`TrainError::NotPositiveDefinite`] if rounding got the better of a lambda.
     pub fn choose_lambda(&self) -> Result<f64, TrainError> {
-        best_of(&LAMBDA_GRID, LAMBDA_DEFAULT, self.training, |lambda_rel| {
+        grid::choose(&LAMBDA_GRID, LAMBDA_DEFAULT, self.training, |lambda_rel| {
             let solution = self.solve(lambda_rel, self.kappa(lambda_rel))?;
             Ok(move |i| solution.leave_one_out(i))
         })
@@ -276,39 +277,6 @@ impl Solution<'_> {
         let n_classes = self.system.training.n_classes();
         &self.coefficients[i * n_classes..][..n_classes]
     }
-}
-
-/// The value of `grid` with the best class-balanced accuracy of left-out scores, ties to the later one; `default` where no
-/// class has a second sample. `scores_at` gives, for a value, the scores `[C]` of a sample that is left out.
-///
-/// # Errors
-/// Those of `scores_at`.
-pub(crate) fn best_of<T: Copy, F: FnMut(usize) -> Vec<f64>>(
-    grid: &[T],
-    default: T,
-    training: &Training<'_>,
-    mut scores_at: impl FnMut(T) -> Result<F, TrainError>,
-) -> Result<T, TrainError> {
-    let n_voting = training.counts.iter().filter(|count| **count > 1).count();
-    let mut best = (default, 0.0);
-    if n_voting == 0 {
-        return Ok(best.0);
-    }
-    for value in grid {
-        let mut scores = scores_at(*value)?;
-        let mut n_correct = vec![0u32; training.n_classes()];
-        for (i, sample) in training.samples.iter().enumerate() {
-            if training.counts[sample.class] > 1 {
-                n_correct[sample.class] += u32::from(argmax(&scores(i)) == sample.class);
-            }
-        }
-        let shares = n_correct.iter().zip(&training.counts).map(|(n, count)| f64::from(*n) / f64::from(*count));
-        let accuracy = shares.sum::<f64>() / n_voting as f64;
-        if accuracy >= best.1 {
-            best = (*value, accuracy);
-        }
-    }
-    Ok(best.0)
 }
 
 impl Training<'_> {

@@ -9,53 +9,19 @@
 use alloc::vec;
 use alloc::vec::Vec;
 
+use graft_kernels::dot::{dot_i8, dot_i16, dots_i16};
+
 use crate::training::Training;
 use crate::vector::dot;
 
 /// Steps per unit of a class mean.
 const STEPS: i64 = 1 << STEP_BITS;
 const STEP_BITS: u32 = 32;
-/// Longest slice whose dot product fits i32: 127 * 127 * 2^17 < 2^31.
-const DOT_LEN_MAX: usize = 1 << 17;
-
 /// Embeddings that every other one is multiplied with before the next ones come: they stay in cache.
 const KERNEL_BLOCK: usize = 8;
 
-/// Integer dot product; |component| <= 127 and at most 2^17 of them, so nothing wraps.
-pub(crate) fn dot_i8(a: &[i8], b: &[i8]) -> i32 {
-    debug_assert!(a.len() == b.len() && a.len() <= DOT_LEN_MAX);
-    // Wrapping operations keep the loop free of checks, so that it becomes vector code in every profile.
-    let products = a.iter().zip(b).map(|(x, y)| i32::from(i16::from(*x).wrapping_mul(i16::from(*y))));
-    products.fold(0, i32::wrapping_add)
-}
-
-/// As [`dot_i8`], of components widened beforehand: vector units multiply and add those in pairs.
-fn dot_i16(a: &[i16], b: &[i16]) -> i32 {
-    debug_assert!(a.len() == b.len() && a.len() <= DOT_LEN_MAX);
-    let products = a.iter().zip(b).map(|(x, y)| i32::from(*x) * i32::from(*y));
-    products.fold(0, i32::wrapping_add)
-}
-
-/// [`dot_i16`] of one row and four others at once, so that the row is read and widened once.
-fn dots_i16(row: &[i16], others: [&[i16]; 4]) -> [i32; 4] {
-    let n = row.len();
-    let [a, b, c, d] = others.map(|other| &other[..n]);
-    let mut sums = [0i32; 4];
-    // A plain loop with one sum each: what compilers turn into vector code.
-    for i in 0..n {
-        let x = i32::from(row[i]);
-        sums[0] = sums[0].wrapping_add(x * i32::from(a[i]));
-        sums[1] = sums[1].wrapping_add(x * i32::from(b[i]));
-        sums[2] = sums[2].wrapping_add(x * i32::from(c[i]));
-        sums[3] = sums[3].wrapping_add(x * i32::from(d[i]));
-    }
-    sums
-}
-
-/// [`dot_i16`] of any length.
-fn dot_long(a: &[i16], b: &[i16]) -> i64 {
-    a.chunks(DOT_LEN_MAX).zip(b.chunks(DOT_LEN_MAX)).map(|(a, b)| i64::from(dot_i16(a, b))).sum()
-}
+/// Samples of a class whose products are summed at a time: their columns stay in the second-level cache.
+const SCATTER_BLOCK: usize = 256;
 
 /// `numerator / denominator` in steps of 2^-32, rounded to nearest, ties up. `denominator` > 0, |quotient| < 2^30.
 fn divide(numerator: i64, denominator: u32) -> i64 {
@@ -272,22 +238,15 @@ impl ClassMeans {
     /// Every class has samples here.
     pub fn scatter(&self, training: &Training<'_>) -> Vec<f64> {
         let d = self.embedding_len;
-        let mut gram = vec![0i64; d * d];
+        let (mut gram, mut of_class) = (vec![0i64; d * d], vec![0i64; d * d]);
         for (class, count) in training.counts.iter().enumerate() {
-            // [n_c, D] -> [D, n_c], so that a pair of components is a dot product of two rows.
             let members: Vec<&[i8]> =
                 training.samples.iter().filter(|sample| sample.class == class).map(|s| s.embedding).collect();
-            let n = members.len();
-            let mut columns = vec![0i16; d * n];
-            for (i, member) in members.iter().enumerate() {
-                for (p, component) in member.iter().enumerate() {
-                    columns[p * n + i] = i16::from(*component);
-                }
-            }
+            of_class.fill(0);
+            members.chunks(SCATTER_BLOCK).for_each(|members| add_products(members, d, &mut of_class));
             for p in 0..d {
-                let row = &columns[p * n..][..n];
-                for q in 0..=p {
-                    gram[p * d + q] += divide(dot_long(row, &columns[q * n..][..n]), *count);
+                for (sum, products) in gram[p * d..][..=p].iter_mut().zip(&of_class[p * d..]) {
+                    *sum += divide(*products, *count);
                 }
             }
         }
@@ -305,6 +264,31 @@ impl ClassMeans {
     }
 }
 
+/// Adds to the lower triangle of `gram` `[D, D]` the products of all pairs of components, summed over at most
+/// [`SCATTER_BLOCK`] members `[D]`.
+fn add_products(members: &[&[i8]], d: usize, gram: &mut [i64]) {
+    // [n, D] -> [D, n], so that a pair of components is a dot product of two rows.
+    let n = members.len();
+    let mut columns = vec![0i16; d * n];
+    for (i, member) in members.iter().enumerate() {
+        for (p, component) in member.iter().enumerate() {
+            columns[p * n + i] = i16::from(*component);
+        }
+    }
+    let column = |p: usize| &columns[p * n..][..n];
+    for (p, sums) in gram.chunks_exact_mut(d.max(1)).enumerate() {
+        let (fours, rest) = sums[..=p].as_chunks_mut::<4>();
+        let n_fours = 4 * fours.len();
+        for (k, sums) in fours.iter_mut().enumerate() {
+            let products = dots_i16(column(p), [0, 1, 2, 3].map(|at| column(4 * k + at)));
+            sums.iter_mut().zip(products).for_each(|(sum, product)| *sum += i64::from(product));
+        }
+        for (q, sum) in (n_fours..).zip(rest) {
+            *sum += i64::from(dot_i16(column(p), column(q)));
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -319,13 +303,6 @@ mod tests {
         assert_eq!(divide(2, 3), 2863311531); // 2863311530.67
         assert_eq!(divide(i64::from(u32::MAX) * 127, u32::MAX), 127 * STEPS);
         assert_eq!(divide(i64::from(u32::MAX - 1), u32::MAX), STEPS - 1);
-    }
-
-    #[test]
-    fn dot_holds_at_the_extremes() {
-        assert_eq!(dot_i8(&[127; 8192], &[-127; 8192]), -127 * 127 * 8192);
-        assert_eq!(dot_i8(&[1, -2, 3], &[4, 5, -6]), 4 - 10 - 18);
-        assert_eq!(dot_long(&vec![127; 300_000], &vec![127; 300_000]), 127 * 127 * 300_000);
     }
 
     #[test]
