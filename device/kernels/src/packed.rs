@@ -77,7 +77,7 @@ fn check(isa: Isa, shape: &ConvShape) -> Result<(), KernelError> {
     if has_twin(isa, shape) { Ok(()) } else { Err(KernelError::Shapes { op: "Conv" }) }
 }
 
-/// Lays a layer out for [`conv`].
+/// Lays a layer out for [`conv`]. The CPU must have the instructions of `isa`.
 ///
 /// # Errors
 /// [`KernelError`] if there is no twin or a length does not fit.
@@ -132,18 +132,40 @@ pub(crate) enum Form {
     Integer,
 }
 
+/// Sums of the weights of one output channel: of those above zero, and of those below.
+#[cfg_attr(not(target_arch = "x86_64"), allow(dead_code))]
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct RowSums {
+    above: i64,
+    below: i64,
+}
+
+#[cfg_attr(not(target_arch = "x86_64"), allow(dead_code))]
+impl RowSums {
+    pub fn of(row: &[i8]) -> RowSums {
+        // So many fit i32, and i32 is what vector units are quick with.
+        let sum_of = |part: fn(i8) -> i8| {
+            row.chunks(1 << 16).map(|row| i64::from(row.iter().map(|w| i32::from(part(*w))).sum::<i32>())).sum()
+        };
+        RowSums { above: sum_of(|w| w.max(0)), below: sum_of(|w| w.min(0)) }
+    }
+
+    /// Of all weights, wrapping.
+    pub fn total(self) -> i32 {
+        (self.above + self.below) as i32
+    }
+}
+
 /// The fastest form that is exact for every sum that i8 inputs can give.
 ///
-/// `row`: the weights of one output channel.
+/// `sums`: of the weights of one output channel.
 #[cfg_attr(not(target_arch = "x86_64"), allow(dead_code))]
-pub(crate) fn form_of(row: &[i8], bias: i32, zero_point_in: i32, multiplier: i32, clamp: Clamp) -> Form {
+pub(crate) fn form_of(sums: RowSums, bias: i32, zero_point_in: i32, multiplier: i32, clamp: Clamp) -> Form {
+    // Of inputs minus their zero point; where that is a byte, they are on either side of zero.
     let (low, high) = (-128 - i64::from(zero_point_in), 127 - i64::from(zero_point_in));
-    let [mut least, mut most] = [i64::from(bias); 2];
-    for w in row {
-        let [a, b] = [i64::from(*w) * low, i64::from(*w) * high];
-        least += a.min(b);
-        most += a.max(b);
-    }
+    let RowSums { above, below } = sums;
+    let least = i64::from(bias) + above * low + below * high;
+    let most = i64::from(bias) + above * high + below * low;
     let reach = least.abs().max(most.abs());
     let byte = |x: i32| (-128..=127).contains(&x);
     // Of the 2^15 that 16 bits hold, leave 256 for zero point and rounding.
@@ -251,26 +273,30 @@ mod tests {
             let input = Dims { h, w, c: groups * i };
             let [oh, ow] = window.output(input).unwrap();
             let shape = ConvShape { input, output: Dims { h: oh, w: ow, c: groups * o }, window, groups };
-            let mut random = bytes(seed);
-            let mut draw = || random.next().unwrap();
-            let extreme = matches!(values, Values::Extreme);
-            let mut ends = |b: i8| if extreme { [127, -128, -127][usize::from(b as u8 % 3)] } else { b };
-            let weights = bytes(seed ^ 1).map(&mut ends).take(shape.weights_len()).collect();
-            let input = bytes(seed ^ 2).map(&mut ends).take(shape.input.len()).collect();
-            let n = shape.output.c;
-            let [bias, multiplier] = match values {
-                Values::Usual => [200, 60],
-                Values::Large => [1 << 15, 900],
-                Values::Huge => [1 << 21, 1 << 15],
-                Values::Offset => [1 << 21, 8],
-                Values::Extreme => [1 << 23, 1 << 15],
-            };
-            let bias = (0..n).map(|_| i32::from(draw()) * bias).collect();
-            let multipliers = (0..n).map(|_| 1 + i32::from(draw() as u8) * multiplier).collect();
-            let ends = [draw(), draw()].map(i32::from);
-            let clamp = Clamp { zero_point: draw().into(), low: ends[0].min(ends[1]), high: ends[0].max(ends[1]) };
-            Case { shape, weights, bias, multipliers, zero_point_in: draw().into(), clamp, input }
+            fill(shape, values, seed)
         })
+    }
+
+    fn fill(shape: ConvShape, values: Values, seed: u64) -> Case {
+        let mut random = bytes(seed);
+        let mut draw = || random.next().unwrap();
+        let extreme = matches!(values, Values::Extreme);
+        let mut ends = |b: i8| if extreme { [127, -128, -127][usize::from(b as u8 % 3)] } else { b };
+        let weights = bytes(seed ^ 1).map(&mut ends).take(shape.weights_len()).collect();
+        let input = bytes(seed ^ 2).map(&mut ends).take(shape.input.len()).collect();
+        let n = shape.output.c;
+        let [bias, multiplier] = match values {
+            Values::Usual => [200, 60],
+            Values::Large => [1 << 15, 900],
+            Values::Huge => [1 << 21, 1 << 15],
+            Values::Offset => [1 << 21, 8],
+            Values::Extreme => [1 << 23, 1 << 15],
+        };
+        let bias = (0..n).map(|_| i32::from(draw()) * bias).collect();
+        let multipliers = (0..n).map(|_| 1 + i32::from(draw() as u8) * multiplier).collect();
+        let ends = [draw(), draw()].map(i32::from);
+        let clamp = Clamp { zero_point: draw().into(), low: ends[0].min(ends[1]), high: ends[0].max(ends[1]) };
+        Case { shape, weights, bias, multipliers, zero_point_in: draw().into(), clamp, input }
     }
 
     fn layer(case: &Case) -> Layer<'_> {
@@ -325,16 +351,55 @@ mod tests {
         }
     }
 
+    /// Inputs and weights that do not fit into what twins keep close: several panels, and one that is the whole input.
+    #[test]
+    fn large_layers_give_the_plain_bits() {
+        // Height, width, channels in and out, kernel, stride, padding.
+        for (h, w, c, o, kernel, stride, pad) in [
+            (20, 40, 40, 70, 3, 1, 1),
+            (41, 37, 24, 33, 3, 2, 1),
+            (60, 60, 3, 32, 7, 2, 3),
+            (31, 29, 36, 80, 1, 1, 0),
+            (31, 29, 35, 80, 1, 1, 0),
+            (31, 29, 36, 20, 1, 1, 1),
+            (31, 29, 36, 80, 1, 2, 0),
+            (9, 9, 64, 128, 3, 1, 1),
+            (7, 7, 960, 160, 1, 1, 0),
+            (1, 5, 3000, 16, 3, 3, 2),
+            (2, 1, 8, 8, 3, 3, 9),
+        ] {
+            let window = Window {
+                kernel: [kernel; 2],
+                stride: [stride; 2],
+                dilation: [1; 2],
+                pad_before: [pad; 2],
+                pad_after: [pad % 9; 2],
+            };
+            let input = Dims { h, w, c };
+            let [oh, ow] = window.output(input).unwrap();
+            let shape = ConvShape { input, output: Dims { h: oh, w: ow, c: o }, window, groups: 1 };
+            let case = fill(shape, Values::Usual, 5);
+            let expected = plain(&case);
+            for isa in available().filter(|isa| has_twin(*isa, &shape)) {
+                assert!(twin(isa, &case, oh) == expected, "{isa}, {shape:?}");
+                assert!(twin(isa, &case, 3) == expected, "{isa}, {shape:?}, 3 rows at a time");
+            }
+        }
+    }
+
     #[test]
     fn float_forms_are_used_only_where_they_are_exact() {
         let clamp = Clamp { zero_point: 3, low: -128, high: 127 };
+        let form = |row: &[i8], bias: i32, zero_point_in: i32, multiplier: i32| {
+            form_of(RowSums::of(row), bias, zero_point_in, multiplier, clamp)
+        };
         // 127 * 255 * 129 < 2^22 <= 127 * 255 * 130.
-        assert_eq!(form_of(&[127; 129], 0, -128, 20, clamp), Form::Single);
-        assert_eq!(form_of(&[127; 130], 0, -128, 20, clamp), Form::Double);
-        assert_eq!(form_of(&[1], 1 << 22, 0, 20, clamp), Form::Double);
-        assert_eq!(form_of(&[127; 129], 0, -128, 1 << 16, clamp), Form::Double, "the result leaves 16 bits");
-        assert_eq!(form_of(&[1], 1 << 30, 0, 20, clamp), Form::Integer);
-        assert_eq!(form_of(&[1], 0, 0, 0, clamp), Form::Integer);
+        assert_eq!(form(&[127; 129], 0, -128, 20), Form::Single);
+        assert_eq!(form(&[127; 130], 0, -128, 20), Form::Double);
+        assert_eq!(form(&[1], 1 << 22, 0, 20), Form::Double);
+        assert_eq!(form(&[127; 129], 0, -128, 1 << 16), Form::Double, "the result leaves 16 bits");
+        assert_eq!(form(&[1], 1 << 30, 0, 20), Form::Integer);
+        assert_eq!(form(&[1], 0, 0, 0), Form::Integer);
     }
 
     #[test]

@@ -1,8 +1,9 @@
 //! Convolutions of any shape but depthwise: patches of a few pixels against blocks of up to 64 output channels.
 //!
-//! A panel of patches is gathered, then every block of weights passes over it once: weights are read from far away as
-//! seldom as the panel is large, and the panel stays in the first-level cache. A block holds, after its header, for
-//! every four bytes of a patch the four weights of each of its channels.
+//! A panel of input is copied into scratch, with the sign flipped, then every block of weights passes over it once: weights
+//! are read from far away as seldom as the panel is large. Where windows are dense in the input a panel is padded rows of
+//! it, and patches are read in place, a run per row of the window; else patches are gathered. A block holds, after its
+//! header, for every four bytes of a patch the four weights of each of its channels.
 
 use core::arch::x86_64::*;
 
@@ -16,17 +17,97 @@ use crate::requantize::Clamp;
 /// Pixels of one pass by the number of vectors of channels: at most 24 accumulators, at least enough to hide the latency
 /// of a multiply-add.
 const PIXELS_OF: [usize; 4] = [12, 8, 6, 6];
-/// Panels are whole passes of any kind.
+/// Panels of gathered patches, and tables of offsets, are whole passes of any kind.
 const PIXELS: usize = 24;
 /// Bytes of a panel, so that it shares the first-level cache with a block of weights.
 const PANEL_BYTES: usize = 24 << 10;
+/// Bytes of a panel that is the whole input: with it weights are read once, and it shares the second-level cache with them.
+const WHOLE_BYTES: usize = 128 << 10;
+/// Bytes of weights from which that pays.
+const WHOLE_WEIGHTS_MIN: usize = 64 << 10;
 
-/// Most rows of a window whose places are kept.
-const SHORT_ROWS: usize = 8;
+/// Where the bytes of a patch lie in a panel: `n_runs` runs of `run_len` bytes, padded to quads, `run_stride` bytes apart.
+#[derive(Clone, Copy)]
+struct Patch {
+    n_runs: usize,
+    run_len: usize,
+    run_stride: usize,
+    /// Pixels of a panel.
+    n_pixels: usize,
+    /// Bytes of a panel.
+    panel_len: usize,
+    /// Rows of the input lie in the panel; else patches that were gathered.
+    in_rows: bool,
+    /// Patches are single runs, one right after the other: no table is needed to find them.
+    is_linear: bool,
+}
 
-/// Bytes of a patch with padding.
-fn depth(shape: &ConvShape) -> usize {
-    shape.patch_len().next_multiple_of(4)
+impl Patch {
+    fn of(shape: &ConvShape) -> Patch {
+        let (window, c) = (&shape.window, shape.input.c);
+        let is_dense = shape.groups == 1 && window.dilation == [1, 1];
+        // A stride beyond the window would copy what no patch reads.
+        if is_dense && window.kernel[0] >= window.stride[0] && window.kernel[1] >= window.stride[1] {
+            let run_stride = row_pixels(shape) * c;
+            let len = |rows: usize| rows_in(shape, rows) * run_stride;
+            let rows = match shape.output.h {
+                all if len(all) <= WHOLE_BYTES && shape.weights_len() >= WHOLE_WEIGHTS_MIN => all,
+                all => (1..all).rev().find(|rows| len(*rows) <= PANEL_BYTES).unwrap_or(1),
+            };
+            let n_pixels = rows * shape.output.w;
+            let [n_runs, kernel_w] = window.kernel;
+            let is_linear = window.kernel == [1, 1] && c.is_multiple_of(4);
+            // Passes read whole, past the last patch.
+            let panel_len = if is_linear { n_pixels.next_multiple_of(PIXELS) * c } else { len(rows) };
+            Patch { n_runs, run_len: kernel_w * c, run_stride, n_pixels, panel_len, in_rows: true, is_linear }
+        } else {
+            let run_len = shape.patch_len();
+            let run_stride = run_len.next_multiple_of(4);
+            let fit = (PANEL_BYTES / run_stride).max(1).next_multiple_of(PIXELS);
+            let n_pixels = fit.min(shape.output.n_pixels().next_multiple_of(PIXELS));
+            let panel_len = n_pixels * run_stride;
+            Patch { n_runs: 1, run_len, run_stride, n_pixels, panel_len, in_rows: false, is_linear: true }
+        }
+    }
+
+    /// Of one run.
+    fn n_quads(&self) -> usize {
+        self.run_len.div_ceil(4)
+    }
+
+    /// Bytes of a patch with padding.
+    fn depth(&self) -> usize {
+        4 * self.n_quads() * self.n_runs
+    }
+
+    /// Entries of the table of offsets.
+    fn n_offsets(&self) -> usize {
+        if self.is_linear { 0 } else { self.n_pixels.next_multiple_of(PIXELS) }
+    }
+
+    /// Lines of the panel, with a line more: its end is overwritten in whole vectors, and read in whole quads.
+    fn panel_lines(&self) -> usize {
+        self.panel_len.div_ceil(size_of::<Line>()) + 1
+    }
+
+    /// Writes where in the panel each pixel's patch begins; pixels past the panel's begin with the first one's.
+    fn write_offsets(&self, shape: &ConvShape, offsets: &mut [u32]) {
+        let w = shape.output.w;
+        let (step, row_step) = (shape.window.stride[1] * shape.input.c, shape.window.stride[0] * self.run_stride);
+        for (i, offset) in offsets.iter_mut().enumerate() {
+            *offset = if i < self.n_pixels { i / w * row_step + i % w * step } else { 0 } as u32;
+        }
+    }
+}
+
+/// Pixels of an input row that windows reach, padding among them.
+fn row_pixels(shape: &ConvShape) -> usize {
+    (shape.output.w - 1) * shape.window.stride[1] + shape.window.kernel[1]
+}
+
+/// Input rows under so many output rows.
+fn rows_in(shape: &ConvShape, rows: usize) -> usize {
+    (rows - 1) * shape.window.stride[0] + shape.window.kernel[0]
 }
 
 /// Vectors of the block that begins at channel `first` of a group.
@@ -40,7 +121,7 @@ fn out_per_group(shape: &ConvShape) -> usize {
 
 /// Lines of a block of so many vectors: a line of weights per vector and four bytes of the patch.
 fn block_lines(shape: &ConvShape, n_vectors: usize) -> usize {
-    HEADER_LINES + n_vectors * depth(shape) / 4
+    HEADER_LINES + n_vectors * Patch::of(shape).depth() / 4
 }
 
 pub(in crate::x86) fn packed_lines(shape: &ConvShape) -> usize {
@@ -48,19 +129,13 @@ pub(in crate::x86) fn packed_lines(shape: &ConvShape) -> usize {
     shape.groups * blocks.map(|first| block_lines(shape, n_vectors(shape, first))).sum::<usize>()
 }
 
-/// Pixels of a panel.
-fn panel_pixels(shape: &ConvShape) -> usize {
-    let fit = (PANEL_BYTES / depth(shape)).max(1).next_multiple_of(PIXELS);
-    fit.min(shape.output.n_pixels().next_multiple_of(PIXELS))
-}
-
 pub(in crate::x86) fn scratch_lines(shape: &ConvShape) -> usize {
-    // Patches are written in whole vectors, past their ends.
-    (panel_pixels(shape) * depth(shape)).div_ceil(size_of::<Line>()) + 1
+    let patch = Patch::of(shape);
+    patch.panel_lines() + (patch.n_offsets() * size_of::<u32>()).div_ceil(size_of::<Line>())
 }
 
 pub(in crate::x86) fn pack(shape: &ConvShape, layer: &Layer<'_>, packed: &mut [Line]) {
-    let (patch_len, out_per_group) = (shape.patch_len(), out_per_group(shape));
+    let (patch, patch_len, out_per_group) = (Patch::of(shape), shape.patch_len(), out_per_group(shape));
     let row_of = |channel: usize| &layer.weights[channel * patch_len..][..patch_len];
     let mut rest = packed;
     for group in 0..shape.groups {
@@ -73,13 +148,52 @@ pub(in crate::x86) fn pack(shape: &ConvShape, layer: &Layer<'_>, packed: &mut [L
             Header::of(layer, first, n, row_of).write(block);
             let weights = &mut block[HEADER_LINES..];
             for vector in 0..n_vectors {
-                for lane in 0..LANES {
-                    let channel = channel_of(n, vector, lane);
-                    let row: &[i8] = if channel < n { row_of(first + channel) } else { &[] };
-                    for at in 0..depth(shape) {
-                        let w = row.get(at).copied().unwrap_or(0);
-                        weights[at / 4 * n_vectors + vector].0[lane * 4 + at % 4] = w as u8;
-                    }
+                let channels = core::array::from_fn(|lane| Some(channel_of(n, vector, lane)).filter(|c| *c < n));
+                let rows = &layer.weights[first * patch_len..][..n * patch_len];
+                // SAFETY: the caller vouches for the CPU (`packed::pack`).
+                unsafe { pack_vector(&patch, rows, channels, weights[vector..].iter_mut().step_by(n_vectors)) };
+            }
+        }
+    }
+}
+
+/// Packs the weights `rows` `[n, patch_len]` of up to 16 of the channels into one line per quad of a patch; zeros where
+/// there is no channel, and where a run ends.
+///
+/// # Safety
+/// AVX-512 F.
+#[target_feature(enable = "avx512f")]
+unsafe fn pack_vector<'l>(
+    patch: &Patch,
+    rows: &[i8],
+    channels: [Option<usize>; LANES],
+    mut lines: impl Iterator<Item = &'l mut Line>,
+) {
+    let patch_len = patch.n_runs * patch.run_len;
+    let starts = channels.map(|channel| channel.map_or(0, |channel| (channel * patch_len) as i32));
+    let lanes =
+        channels.iter().enumerate().fold(0, |mask, (lane, channel)| mask | u16::from(channel.is_some()) << lane);
+    assert!(channels.iter().flatten().all(|channel| (channel + 1) * patch_len <= rows.len()));
+    assert!(rows.len() <= i32::MAX as usize);
+    // SAFETY: sixteen numbers.
+    let starts = unsafe { _mm512_loadu_si512(starts.as_ptr().cast()) };
+    for run in 0..patch.n_runs {
+        for quad in 0..patch.n_quads() {
+            let (Some(line), at) = (lines.next(), run * patch.run_len + 4 * quad) else { return };
+            let left = patch.run_len - 4 * quad;
+            if left >= 4 {
+                // SAFETY: four bytes from `at` on lie in each row, and rows lie in `rows`; a line is sixteen numbers.
+                unsafe {
+                    let from = rows.as_ptr().add(at).cast();
+                    let quads = _mm512_mask_i32gather_epi32::<1>(_mm512_setzero_si512(), lanes, starts, from);
+                    _mm512_store_si512(line.0.as_mut_ptr().cast(), quads);
+                }
+                continue;
+            }
+            line.0.fill(0);
+            for (lane, channel) in channels.iter().enumerate() {
+                for (i, byte) in line.0[4 * lane..].iter_mut().enumerate().take(left) {
+                    *byte = channel.map_or(0, |channel| rows[channel * patch_len + at + i] as u8);
                 }
             }
         }
@@ -98,19 +212,38 @@ pub(in crate::x86) unsafe fn dense(
     scratch: &mut [Line],
     output: &mut [i8],
 ) {
-    let (depth, out_c, out_per_group) = (depth(shape), shape.output.c, out_per_group(shape));
-    let per_panel = panel_pixels(shape);
+    let (patch, out_c, out_per_group) = (Patch::of(shape), shape.output.c, out_per_group(shape));
     let n_pixels = shape.output.n_pixels();
-    // SAFETY: scratch is plain bytes, as long as its lines.
-    let panel = unsafe { core::slice::from_raw_parts_mut(scratch.as_mut_ptr().cast::<u8>(), size_of_val(scratch)) };
+    let (panel, offsets) = scratch.split_at_mut(patch.panel_lines());
+    // SAFETY: scratch is plain bytes, as long as its lines and aligned for more than this.
+    let panel = unsafe { core::slice::from_raw_parts_mut(panel.as_mut_ptr().cast::<u8>(), size_of_val(panel)) };
+    let n_offsets = patch.n_offsets();
+    assert!(size_of_val(offsets) >= n_offsets * size_of::<u32>());
+    // SAFETY: as above, and the length was just checked.
+    let offsets = unsafe { core::slice::from_raw_parts_mut(offsets.as_mut_ptr().cast::<u32>(), n_offsets) };
+    patch.write_offsets(shape, offsets);
     // SAFETY: the CPU has the instructions.
     let target = unsafe { Target::new(clamp) };
-    for first_pixel in (0..n_pixels).step_by(per_panel) {
-        let n = per_panel.min(n_pixels - first_pixel);
+    for first_pixel in (0..n_pixels).step_by(patch.n_pixels) {
+        let n = patch.n_pixels.min(n_pixels - first_pixel);
         let mut blocks = packed;
         for group in 0..shape.groups {
-            // SAFETY: the panel has room for `per_panel` patches and a vector more.
-            unsafe { gather(shape, input, group, zero_point_in, first_pixel, n, panel) };
+            // SAFETY: the panel has room for `patch.n_pixels` patches and a line more.
+            unsafe {
+                if patch.in_rows {
+                    spread(
+                        shape,
+                        &patch,
+                        input,
+                        zero_point_in,
+                        first_pixel / shape.output.w,
+                        n / shape.output.w,
+                        panel,
+                    );
+                } else {
+                    gather(shape, &patch, input, group, zero_point_in, first_pixel, n, panel);
+                }
+            }
             for first in (0..out_per_group).step_by(BLOCK) {
                 let n_vectors = n_vectors(shape, first);
                 let (block, rest) = blocks.split_at(block_lines(shape, n_vectors));
@@ -118,14 +251,15 @@ pub(in crate::x86) unsafe fn dense(
                 let job = Job {
                     header: Header::read(block),
                     weights: block[HEADER_LINES..].as_ptr().cast(),
-                    n_quads: depth / 4,
+                    patch: &patch,
+                    offsets,
                     stride: out_c,
                     n_channels: (out_per_group - first).min(BLOCK),
                     target: &target,
                 };
                 let channel = group * out_per_group + first;
                 let out = &mut output[first_pixel * out_c + channel..];
-                // SAFETY: `n` patches of `depth` bytes lie in the panel; `out` begins at the first pixel's channel.
+                // SAFETY: `n` patches lie in the panel where `offsets` says; `out` begins at the first pixel's channel.
                 unsafe { job.run(panel, n, n_vectors, out) };
             }
         }
@@ -135,9 +269,11 @@ pub(in crate::x86) unsafe fn dense(
 /// One block of weights over one panel.
 struct Job<'a> {
     header: &'a Header,
-    /// `[n_quads, n_vectors]` lines.
+    /// `[n_runs, n_quads, n_vectors]` lines.
     weights: *const u8,
-    n_quads: usize,
+    patch: &'a Patch,
+    /// Of the panel's pixels, whole passes.
+    offsets: &'a [u32],
     /// Bytes from one output pixel to the next.
     stride: usize,
     /// At most [`BLOCK`].
@@ -147,43 +283,74 @@ struct Job<'a> {
 
 impl Job<'_> {
     /// # Safety
-    /// As [`dense`]; `panel` holds `n` patches of `4 * n_quads` bytes, `out` reaches to the last pixel's channels.
+    /// As [`dense`]; `panel` holds `n` patches, `out` reaches to the last pixel's channels.
     #[inline(always)]
     unsafe fn run(&self, panel: &[u8], n: usize, n_vectors: usize, out: &mut [i8]) {
         // SAFETY: passed on.
         unsafe {
-            match (n_vectors, self.header.form()) {
-                (4, SINGLE) => self.passes::<4, { PIXELS_OF[3] }, SINGLE>(panel, n, out),
-                (4, DOUBLE) => self.passes::<4, { PIXELS_OF[3] }, DOUBLE>(panel, n, out),
-                (4, _) => self.passes::<4, { PIXELS_OF[3] }, INTEGER>(panel, n, out),
-                (3, SINGLE) => self.passes::<3, { PIXELS_OF[2] }, SINGLE>(panel, n, out),
-                (3, DOUBLE) => self.passes::<3, { PIXELS_OF[2] }, DOUBLE>(panel, n, out),
-                (3, _) => self.passes::<3, { PIXELS_OF[2] }, INTEGER>(panel, n, out),
-                (2, SINGLE) => self.passes::<2, { PIXELS_OF[1] }, SINGLE>(panel, n, out),
-                (2, DOUBLE) => self.passes::<2, { PIXELS_OF[1] }, DOUBLE>(panel, n, out),
-                (2, _) => self.passes::<2, { PIXELS_OF[1] }, INTEGER>(panel, n, out),
-                (_, SINGLE) => self.passes::<1, { PIXELS_OF[0] }, SINGLE>(panel, n, out),
-                (_, DOUBLE) => self.passes::<1, { PIXELS_OF[0] }, DOUBLE>(panel, n, out),
-                (_, _) => self.passes::<1, { PIXELS_OF[0] }, INTEGER>(panel, n, out),
+            match self.patch.is_linear {
+                true => self.run_as::<true>(panel, n, n_vectors, out),
+                false => self.run_as::<false>(panel, n, n_vectors, out),
             }
         }
     }
 
     #[inline(always)]
-    unsafe fn passes<const V: usize, const P: usize, const FORM: u32>(&self, panel: &[u8], n: usize, out: &mut [i8]) {
-        let depth = 4 * self.n_quads;
-        for first in (0..n).step_by(P) {
-            // The panel is a whole number of passes; pixels past `n` are computed from what lies there and not stored.
-            let patches = &panel[first * depth..][..P * depth];
-            let n = P.min(n - first);
+    unsafe fn run_as<const LINEAR: bool>(&self, panel: &[u8], n: usize, n_vectors: usize, out: &mut [i8]) {
+        unsafe {
+            match n_vectors {
+                4 => self.run_on::<4, { PIXELS_OF[3] }, { PIXELS_OF[3] / 2 }, LINEAR>(panel, n, out),
+                3 => self.run_on::<3, { PIXELS_OF[2] }, { PIXELS_OF[2] / 2 }, LINEAR>(panel, n, out),
+                2 => self.run_on::<2, { PIXELS_OF[1] }, { PIXELS_OF[1] / 2 }, LINEAR>(panel, n, out),
+                _ => self.run_on::<1, { PIXELS_OF[0] }, { PIXELS_OF[0] / 2 }, LINEAR>(panel, n, out),
+            }
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn run_on<const V: usize, const P: usize, const H: usize, const LINEAR: bool>(
+        &self,
+        panel: &[u8],
+        n: usize,
+        out: &mut [i8],
+    ) {
+        unsafe {
+            match self.header.form() {
+                SINGLE => self.passes::<V, P, H, SINGLE, LINEAR>(panel, n, out),
+                DOUBLE => self.passes::<V, P, H, DOUBLE, LINEAR>(panel, n, out),
+                _ => self.passes::<V, P, H, INTEGER, LINEAR>(panel, n, out),
+            }
+        }
+    }
+
+    /// Passes of P pixels, and of H where no more are left.
+    #[inline(always)]
+    unsafe fn passes<const V: usize, const P: usize, const H: usize, const FORM: u32, const LINEAR: bool>(
+        &self,
+        panel: &[u8],
+        n: usize,
+        out: &mut [i8],
+    ) {
+        let patch = self.patch;
+        assert!(n <= patch.n_pixels && panel.len() >= patch.panel_len + size_of::<Line>());
+        let mut first = 0;
+        while first < n {
+            let (offsets, left) = (self.offsets.get(first..).unwrap_or_default(), n - first);
+            let panel = if LINEAR { &panel[first * patch.depth()..][..P * patch.depth()] } else { panel };
             let out = &mut out[first * self.stride..];
-            assert!(out.len() >= (n - 1) * self.stride + self.n_channels);
-            // SAFETY: `patches` holds P patches, and `out` was just measured.
+            assert!((LINEAR || offsets.len() >= P) && out.len() >= (left.min(P) - 1) * self.stride + self.n_channels);
+            let (panel, out) = (panel.as_ptr(), out.as_mut_ptr());
+            // SAFETY: offsets are of patches in the panel, those past `n` too, and `out` was just measured.
             unsafe {
-                if n == P {
-                    self.whole_pass::<V, P, FORM>(patches.as_ptr(), out.as_mut_ptr());
+                if left >= P {
+                    self.whole_pass::<V, P, FORM, LINEAR>(panel, offsets, out);
+                    first += P;
+                } else if left > H {
+                    self.last_pass::<V, P, FORM, LINEAR>(panel, offsets, left, out);
+                    first = n;
                 } else {
-                    self.last_pass::<V, P, FORM>(patches.as_ptr(), n, out.as_mut_ptr());
+                    self.last_pass::<V, H, FORM, LINEAR>(panel, offsets, left, out);
+                    first = n;
                 }
             }
         }
@@ -193,9 +360,12 @@ impl Job<'_> {
     ///
     /// Loops of known length instead of closures here and below: a closure is a function without these instructions.
     #[inline(always)]
-    unsafe fn accumulate<const V: usize, const P: usize>(&self, patches: *const u8) -> [[__m512i; V]; P] {
+    unsafe fn accumulate<const V: usize, const P: usize, const LINEAR: bool>(
+        &self,
+        panel: *const u8,
+        offsets: &[u32],
+    ) -> [[__m512i; V]; P] {
         unsafe {
-            let depth = 4 * self.n_quads;
             let mut acc = [[_mm512_setzero_si512(); V]; P];
             for v in 0..V {
                 let start = self.header.start(v);
@@ -203,18 +373,28 @@ impl Job<'_> {
                     acc[v] = start;
                 }
             }
+            let mut patches = [panel; P];
+            let n_quads = self.patch.n_quads();
+            for (p, patch) in patches.iter_mut().enumerate() {
+                *patch = panel.add(if LINEAR { p * 4 * n_quads } else { *offsets.get_unchecked(p) as usize });
+            }
             let mut weights = self.weights;
-            for quad in 0..self.n_quads {
-                let mut w = [_mm512_setzero_si512(); V];
-                for (v, w) in w.iter_mut().enumerate() {
-                    *w = _mm512_load_si512(weights.add(64 * v).cast());
-                }
-                weights = weights.add(64 * V);
-                for (p, acc) in acc.iter_mut().enumerate() {
-                    let x = _mm512_set1_epi32(patches.add(p * depth + 4 * quad).cast::<i32>().read_unaligned());
-                    for (acc, w) in acc.iter_mut().zip(&w) {
-                        *acc = _mm512_dpbusd_epi32(*acc, x, *w);
+            let n_runs = if LINEAR { 1 } else { self.patch.n_runs };
+            for run in 0..n_runs {
+                let mut at = run * self.patch.run_stride;
+                for _ in 0..n_quads {
+                    let mut w = [_mm512_setzero_si512(); V];
+                    for (v, w) in w.iter_mut().enumerate() {
+                        *w = _mm512_load_si512(weights.add(64 * v).cast());
                     }
+                    weights = weights.add(64 * V);
+                    for (patch, acc) in patches.iter().zip(&mut acc) {
+                        let x = _mm512_set1_epi32(patch.add(at).cast::<i32>().read_unaligned());
+                        for (acc, w) in acc.iter_mut().zip(&w) {
+                            *acc = _mm512_dpbusd_epi32(*acc, x, *w);
+                        }
+                    }
+                    at += 4;
                 }
             }
             acc
@@ -224,9 +404,14 @@ impl Job<'_> {
     /// One pass, all of whose pixels count. Every loop has a known length, so that sums never leave the registers: vector
     /// stores are slow on some CPUs.
     #[inline(always)]
-    unsafe fn whole_pass<const V: usize, const P: usize, const FORM: u32>(&self, patches: *const u8, out: *mut i8) {
+    unsafe fn whole_pass<const V: usize, const P: usize, const FORM: u32, const LINEAR: bool>(
+        &self,
+        panel: *const u8,
+        offsets: &[u32],
+        out: *mut i8,
+    ) {
         unsafe {
-            let sums = self.accumulate::<V, P>(patches);
+            let sums = self.accumulate::<V, P, LINEAR>(panel, offsets);
             for (p, sums) in sums.into_iter().enumerate() {
                 self.header.finish::<V, FORM>(sums, self.n_channels, self.target, out.add(p * self.stride));
             }
@@ -236,14 +421,15 @@ impl Job<'_> {
     /// The pass that ends with its first `n` pixels.
     #[inline(never)]
     #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
-    unsafe fn last_pass<const V: usize, const P: usize, const FORM: u32>(
+    unsafe fn last_pass<const V: usize, const P: usize, const FORM: u32, const LINEAR: bool>(
         &self,
-        patches: *const u8,
+        panel: *const u8,
+        offsets: &[u32],
         n: usize,
         out: *mut i8,
     ) {
         unsafe {
-            let sums = self.accumulate::<V, P>(patches);
+            let sums = self.accumulate::<V, P, LINEAR>(panel, offsets);
             for (p, sums) in sums.into_iter().enumerate().take(n) {
                 self.header.finish::<V, FORM>(sums, self.n_channels, self.target, out.add(p * self.stride));
             }
@@ -251,13 +437,56 @@ impl Job<'_> {
     }
 }
 
-/// Copies the patches of `n` output pixels into the panel, with the sign flipped.
+/// Copies the input rows under `rows` output rows from `first` on into the panel, padded, with the sign flipped.
+///
+/// # Safety
+/// AVX-512 F, BW and VL; the panel has room for them and a line more.
+#[inline(always)]
+unsafe fn spread(
+    shape: &ConvShape,
+    patch: &Patch,
+    input: &[i8],
+    zero_point: i32,
+    first: usize,
+    rows: usize,
+    panel: &mut [u8],
+) {
+    let (window, dims, row_len) = (&shape.window, shape.input, patch.run_stride);
+    let padding = zero_point as u8 ^ 0x80;
+    let before = (window.pad_before[1] * dims.c).min(row_len);
+    let n = (dims.w * dims.c).min(row_len - before);
+    assert!(panel.len() >= rows_in(shape, rows) * row_len + size_of::<Line>());
+    let row_of = |i: usize| (first * window.stride[0] + i).checked_sub(window.pad_before[0]).filter(|y| *y < dims.h);
+    if n == row_len && window.kernel[0] == 1 && n == dims.w * dims.c {
+        // A 1x1 convolution reads its input as it lies.
+        let from = &input[first * row_len..][..rows * row_len];
+        // SAFETY: the slices' lengths.
+        return unsafe { flip(from.as_ptr(), panel.as_mut_ptr(), from.len()) };
+    }
+    for i in 0..rows_in(shape, rows) {
+        let at = i * row_len;
+        match row_of(i) {
+            Some(y) => {
+                panel[at..][..before].fill(padding);
+                let from = &input[y * dims.w * dims.c..][..n];
+                // SAFETY: the row's length on both sides, and a line more in the panel.
+                unsafe { flip(from.as_ptr(), panel.as_mut_ptr().add(at + before), n) };
+                panel[at + before + n..at + row_len].fill(padding);
+            }
+            None => panel[at..][..row_len].fill(padding),
+        }
+    }
+}
+
+/// Copies the patches of `n` output pixels into the panel, one after the other, with the sign flipped.
 ///
 /// # Safety
 /// AVX-512 F, BW and VL; the panel has room for `n` patches and a line more.
+#[allow(clippy::too_many_arguments)]
 #[inline(always)]
 unsafe fn gather(
     shape: &ConvShape,
+    patch: &Patch,
     input: &[i8],
     group: usize,
     zero_point: i32,
@@ -266,81 +495,27 @@ unsafe fn gather(
     panel: &mut [u8],
 ) {
     let (window, dims, in_per_group) = (shape.window, shape.input, shape.in_per_group());
-    let (depth, channel) = (depth(shape), group * in_per_group);
-    let [kernel_h, kernel_w] = window.kernel;
+    let channel = group * in_per_group;
     let padding = zero_point as u8 ^ 0x80;
-    if window.kernel == [1, 1]
-        && in_per_group == dims.c
-        && window.stride == [1, 1]
-        && dims.n_pixels() == shape.output.n_pixels()
-        && depth == dims.c
-    {
-        // A 1x1 convolution reads its input as it lies.
-        let (from, to) = (&input[first * depth..][..n * depth], &mut panel[..n * depth + 63]);
-        // SAFETY: the slices' lengths.
-        return unsafe { flip(from.as_ptr(), to.as_mut_ptr(), n * depth) };
-    }
-    // A row of the window that is dense in the input is one run where it lies inside.
-    let is_run = in_per_group == dims.c && window.dilation[1] == 1;
-    let run_len = kernel_w * dims.c;
-    let (mut oy, mut ox) = (first / shape.output.w, first % shape.output.w);
-    // Patches are written in order, and each run over is written again by what follows it; behind the last patch lies a
-    // line for that.
-    assert!(panel.len() >= n * depth + size_of::<Line>());
-    // Rows of the window for the current output row, and whether all of them lie inside.
-    let rows_of = |oy: usize| {
-        let rows: [Option<usize>; SHORT_ROWS] =
-            core::array::from_fn(|ky| window.source(0, oy, ky, dims.h).filter(|_| ky < kernel_h));
-        let is_whole = kernel_h <= SHORT_ROWS && rows.iter().take(kernel_h).all(Option::is_some);
-        (rows.map(|y| y.unwrap_or(0) * dims.w * dims.c), is_whole)
-    };
-    let (mut rows, mut is_whole) = rows_of(oy);
+    // Patches are written in order, and each piece over its end is written again by what follows it; behind the last patch
+    // lies a line for that.
+    assert!(panel.len() >= n * patch.run_stride + size_of::<Line>());
     for i in 0..n {
-        let column = (ox * window.stride[1]).wrapping_sub(window.pad_before[1]);
-        let is_inside = is_run && column < dims.w && column + kernel_w <= dims.w;
-        let mut at = i * depth;
-        let is_short = is_inside && is_whole && run_len <= LANES;
-        if is_short && rows[kernel_h - 1] + column * dims.c + LANES <= input.len() {
-            // The stem: a few bytes per row, read past their ends as far as the input reaches.
-            for row in &rows[..kernel_h] {
-                // SAFETY: the last row's read was just checked, and a line more is in the panel.
-                unsafe {
-                    let x = _mm_loadu_si128(input.as_ptr().add(row + column * dims.c).cast());
-                    let sign = _mm_set1_epi8(-128);
-                    _mm_storeu_si128(panel.as_mut_ptr().add(at).cast(), _mm_xor_si128(x, sign));
-                }
-                at += run_len;
-            }
-        } else {
-            for ky in 0..kernel_h {
-                let y = window.source(0, oy, ky, dims.h);
-                match y {
-                    Some(y) if is_inside => {
-                        let run = &input[(y * dims.w + column) * dims.c..][..run_len];
-                        // SAFETY: the run's length on both sides, and a line more in the panel.
-                        unsafe { flip(run.as_ptr(), panel.as_mut_ptr().add(at), run_len) };
-                        at += run_len;
+        let (oy, ox) = ((first + i) / shape.output.w, (first + i) % shape.output.w);
+        let mut at = i * patch.run_stride;
+        for ky in 0..window.kernel[0] {
+            let y = window.source(0, oy, ky, dims.h);
+            for kx in 0..window.kernel[1] {
+                match y.zip(window.source(1, ox, kx, dims.w)) {
+                    Some((y, x)) => {
+                        let from = &input[(y * dims.w + x) * dims.c + channel..][..in_per_group];
+                        // SAFETY: the piece's length on both sides, and a line more in the panel.
+                        unsafe { flip(from.as_ptr(), panel.as_mut_ptr().add(at), in_per_group) };
                     }
-                    _ => {
-                        for kx in 0..kernel_w {
-                            match y.zip(window.source(1, ox, kx, dims.w)) {
-                                Some((y, x)) => {
-                                    let from = &input[(y * dims.w + x) * dims.c + channel..][..in_per_group];
-                                    // SAFETY: as above.
-                                    unsafe { flip(from.as_ptr(), panel.as_mut_ptr().add(at), in_per_group) };
-                                }
-                                None => panel[at..][..in_per_group].fill(padding),
-                            }
-                            at += in_per_group;
-                        }
-                    }
+                    None => panel[at..][..in_per_group].fill(padding),
                 }
+                at += in_per_group;
             }
-        }
-        ox += 1;
-        if ox == shape.output.w {
-            (oy, ox) = (oy + 1, 0);
-            (rows, is_whole) = rows_of(oy);
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use core::arch::x86_64::*;
 
-use crate::packed::{Form, Layer, Line, form_of};
+use crate::packed::{Form, Layer, Line, RowSums, form_of};
 use crate::requantize::{Clamp, MULTIPLIER_BITS};
 
 /// Channels of one vector of accumulators.
@@ -58,9 +58,10 @@ impl Header {
         let mut header =
             Header { start: [0; BLOCK], factor: [0.0; BLOCK], addend: [0.0; BLOCK], form: 0, unused: [0; 15] };
         let requantize = layer.requantize;
+        let mut sums = [RowSums::default(); BLOCK];
+        sums.iter_mut().zip(first..first + n).for_each(|(sums, c)| *sums = RowSums::of(row_of(c)));
         let form = |c: usize| {
-            let (row, m) = (row_of(c), requantize.multipliers[c]);
-            form_of(row, layer.bias[c], layer.zero_point_in, m, requantize.clamp)
+            form_of(sums[c - first], layer.bias[c], layer.zero_point_in, requantize.multipliers[c], requantize.clamp)
         };
         let form = (first..first + n).map(form).max().unwrap_or(Form::Integer);
         header.form = form as u32;
@@ -71,7 +72,7 @@ impl Header {
                     continue;
                 }
                 let c = first + channel;
-                let sum = row_of(c).iter().fold(0i32, |sum, w| sum.wrapping_add((*w).into()));
+                let sum = sums[channel].total();
                 let start = layer.bias[c].wrapping_sub(sum.wrapping_mul(layer.zero_point_in.wrapping_add(128)));
                 let m = requantize.multipliers[c];
                 header.start[at] = if form == Form::Single { start.wrapping_add(MAGIC) } else { start };
