@@ -6,6 +6,8 @@ use crate::{Isa, KernelError, expect_len};
 
 /// Channels of one block of accumulators.
 const CHANNELS: usize = 32;
+/// Channels of one block of maxima.
+const MAX_CHANNELS: usize = 64;
 
 /// Shapes of one pooling op; input and output have the same channels.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -61,13 +63,21 @@ impl PoolShape {
 
     /// Input pixels under the window at output pixel `pixel`.
     #[inline(always)]
-    fn sources(&self, pixel: usize) -> impl Iterator<Item = usize> + Clone {
-        let (window, input) = (self.window, self.input);
+    fn under(&self, pixel: usize) -> Under {
+        let (window, width) = (&self.window, self.input.w);
         let (oy, ox) = (pixel / self.output.w, pixel % self.output.w);
-        (0..window.kernel[0]).filter_map(move |ky| window.source(0, oy, ky, input.h)).flat_map(move |y| {
-            (0..window.kernel[1]).filter_map(move |kx| window.source(1, ox, kx, input.w)).map(move |x| y * input.w + x)
-        })
+        let ((y, n_y), (x, n_x)) = (window.inside(0, oy, self.input.h), window.inside(1, ox, width));
+        Under { first: y * width + x, n: [n_y, n_x], steps: [window.dilation[0] * width, window.dilation[1]] }
     }
+}
+
+/// Pixels `first + i * steps[0] + j * steps[1]`. Loops over it are written out: closures would not get the instructions of
+/// the function around them.
+#[derive(Clone, Copy)]
+struct Under {
+    first: usize,
+    n: [usize; 2],
+    steps: [usize; 2],
 }
 
 /// Mean over the window: `q = clamp(zp + round_half_even(sum(x - zp_in) * multiplier / (n * 2^22)))`, the sum in i32,
@@ -98,15 +108,17 @@ pub fn average_pool(
 fn average<I: Activation, O: Activation>(shape: &PoolShape, params: &AverageParams, input: &[I], output: &mut [O]) {
     let c = shape.input.c;
     for (pixel, out) in output.chunks_exact_mut(c).enumerate() {
-        let sources = shape.sources(pixel);
-        let n = if params.count_pad { shape.window.n_taps() } else { sources.clone().count() };
+        let Under { first, n: [n_y, n_x], steps: [down, right] } = shape.under(pixel);
+        let n = if params.count_pad { shape.window.n_taps() } else { n_y * n_x };
         let divisor = (n as i64) << MULTIPLIER_BITS;
         for (block, out) in out.chunks_mut(CHANNELS).enumerate() {
             let mut sums = [0i32; CHANNELS];
-            for at in sources.clone() {
-                let x = &input[at * c + block * CHANNELS..][..out.len()];
-                for (sum, x) in sums.iter_mut().zip(x) {
-                    *sum = sum.wrapping_add(x.to_i32().wrapping_sub(params.zero_point_in));
+            for i in 0..n_y {
+                for j in 0..n_x {
+                    let x = &input[(first + i * down + j * right) * c + block * CHANNELS..][..out.len()];
+                    for (sum, x) in sums.iter_mut().zip(x) {
+                        *sum = sum.wrapping_add(x.to_i32().wrapping_sub(params.zero_point_in));
+                    }
                 }
             }
             for (out, sum) in out.iter_mut().zip(sums) {
@@ -123,20 +135,69 @@ fn average<I: Activation, O: Activation>(shape: &PoolShape, params: &AveragePara
 /// [`KernelError`] if shapes, lengths or types do not fit.
 pub fn max_pool(isa: Isa, shape: &PoolShape, input: View<'_>, output: ViewMut<'_>) -> Result<(), KernelError> {
     shape.check("MaxPool", input.len(), output.len())?;
-    match (isa, input, output) {
-        (_, View::I8(x), ViewMut::I8(y)) => maximum(shape, x, y),
-        (_, View::I16(x), ViewMut::I16(y)) => maximum(shape, x, y),
+    match (input, output) {
+        (View::I8(x), ViewMut::I8(y)) => maximum_i8(isa, shape, x, y),
+        (View::I16(x), ViewMut::I16(y)) => maximum(shape, x, y),
         _ => return Err(KernelError::Types { op: "MaxPool" }),
     }
     Ok(())
 }
 
+fn maximum_i8(isa: Isa, shape: &PoolShape, input: &[i8], output: &mut [i8]) {
+    match isa {
+        #[cfg(target_arch = "x86_64")]
+        // SAFETY: the caller vouches for the CPU.
+        Isa::Avx512Vnni => unsafe { maximum_i8_avx512(shape, input, output) },
+        #[cfg(target_arch = "x86_64")]
+        // SAFETY: as above.
+        Isa::Avx2 => unsafe { maximum_i8_avx2(shape, input, output) },
+        _ => maximum(shape, input, output),
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl")]
+unsafe fn maximum_i8_avx512(shape: &PoolShape, input: &[i8], output: &mut [i8]) {
+    maximum(shape, input, output);
+}
+
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx2")]
+unsafe fn maximum_i8_avx2(shape: &PoolShape, input: &[i8], output: &mut [i8]) {
+    maximum(shape, input, output);
+}
+
+/// Shaped for compilers: full blocks of channels have a known length, and every set of instructions gets its own vectors.
+#[inline(always)]
 fn maximum<T: Activation>(shape: &PoolShape, input: &[T], output: &mut [T]) {
     let c = shape.input.c;
     for (pixel, out) in output.chunks_exact_mut(c).enumerate() {
-        out.fill(T::MIN);
-        for at in shape.sources(pixel) {
-            out.iter_mut().zip(&input[at * c..][..c]).for_each(|(out, x)| *out = (*out).max(*x));
+        let Under { first, n: [n_y, n_x], steps: [down, right] } = shape.under(pixel);
+        let (blocks, rest) = out.as_chunks_mut::<MAX_CHANNELS>();
+        let first_of_rest = blocks.len() * MAX_CHANNELS;
+        for (block, out) in blocks.iter_mut().enumerate() {
+            let mut most = [T::MIN; MAX_CHANNELS];
+            for i in 0..n_y {
+                for j in 0..n_x {
+                    let x = &input[(first + i * down + j * right) * c + block * MAX_CHANNELS..][..MAX_CHANNELS];
+                    for (most, x) in most.iter_mut().zip(x) {
+                        *most = (*most).max(*x);
+                    }
+                }
+            }
+            *out = most;
+        }
+        if rest.is_empty() {
+            continue;
+        }
+        rest.fill(T::MIN);
+        for i in 0..n_y {
+            for j in 0..n_x {
+                let x = &input[(first + i * down + j * right) * c + first_of_rest..];
+                for (most, x) in rest.iter_mut().zip(x) {
+                    *most = (*most).max(*x);
+                }
+            }
         }
     }
 }

@@ -63,6 +63,15 @@ impl Window {
         Some([along(0, input.h)?, along(1, input.w)?])
     }
 
+    /// Sources along an axis that lie inside for window `at`: the first one, and how many there are, `dilation` apart.
+    #[inline(always)]
+    pub(crate) fn inside(&self, axis: usize, at: usize, size: usize) -> (usize, usize) {
+        let (start, step, pad) = (at * self.stride[axis], self.dilation[axis], self.pad_before[axis]);
+        let first = pad.saturating_sub(start).div_ceil(step);
+        let end = (size + pad).saturating_sub(start).div_ceil(step).min(self.kernel[axis]);
+        ((start + first * step).saturating_sub(pad), end.saturating_sub(first))
+    }
+
     /// Input coordinate that kernel element `tap` meets at output coordinate `at`; `None` in the padding.
     #[inline(always)]
     pub(crate) fn source(&self, axis: usize, at: usize, tap: usize, size: usize) -> Option<usize> {

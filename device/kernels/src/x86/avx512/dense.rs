@@ -457,7 +457,7 @@ unsafe fn spread(
     let n = (dims.w * dims.c).min(row_len - before);
     assert!(panel.len() >= rows_in(shape, rows) * row_len + size_of::<Line>());
     let row_of = |i: usize| (first * window.stride[0] + i).checked_sub(window.pad_before[0]).filter(|y| *y < dims.h);
-    if n == row_len && window.kernel[0] == 1 && n == dims.w * dims.c {
+    if window.kernel == [1, 1] && (dims.h, dims.w) == (shape.output.h, shape.output.w) {
         // A 1x1 convolution reads its input as it lies.
         let from = &input[first * row_len..][..rows * row_len];
         // SAFETY: the slices' lengths.
