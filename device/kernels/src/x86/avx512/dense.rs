@@ -94,9 +94,13 @@ impl Patch {
     fn write_offsets(&self, shape: &ConvShape, offsets: &mut [u32]) {
         let w = shape.output.w;
         let (step, row_step) = (shape.window.stride[1] * shape.input.c, shape.window.stride[0] * self.run_stride);
-        for (i, offset) in offsets.iter_mut().enumerate() {
-            *offset = if i < self.n_pixels { i / w * row_step + i % w * step } else { 0 } as u32;
+        let (pixels, rest) = offsets.split_at_mut(self.n_pixels.min(offsets.len()));
+        for (row, offsets) in pixels.chunks_mut(w).enumerate() {
+            for (x, offset) in offsets.iter_mut().enumerate() {
+                *offset = (row * row_step + x * step) as u32;
+            }
         }
+        rest.fill(0);
     }
 }
 
