@@ -123,7 +123,7 @@ pub fn conv(
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 #[repr(u32)]
 pub(crate) enum Form {
-    /// One f32 multiply-add: `|acc| < 2^22`, and a result with room in 16 bits.
+    /// One f32 multiply-add: `|acc| < 2^22`, and a result below that as well.
     Single,
     /// One f64 multiplication and the conversion to i32, which rounds half to even: `|acc| < 2^30`, so that the product
     /// with a multiplier below 2^23 is an integer below 2^53.
@@ -168,8 +168,8 @@ pub(crate) fn form_of(sums: RowSums, bias: i32, zero_point_in: i32, multiplier: 
     let most = i64::from(bias) + above * high + below * low;
     let reach = least.abs().max(most.abs());
     let byte = |x: i32| (-128..=127).contains(&x);
-    // Of the 2^15 that 16 bits hold, leave 256 for zero point and rounding.
-    let result_max = ((1i64 << 15) - 256) << MULTIPLIER_BITS;
+    // Added to 3 * 2^22 the result must stay a float whose last place is 1; rounding gets its share.
+    let result_max = ((1i64 << 22) - 1) << MULTIPLIER_BITS;
     if !(1..1 << 23).contains(&multiplier) || !byte(clamp.zero_point) || !byte(zero_point_in) || reach >= 1 << 30 {
         Form::Integer
     } else if reach < 1 << 22 && reach * i64::from(multiplier) < result_max {
@@ -397,7 +397,8 @@ mod tests {
         assert_eq!(form(&[127; 129], 0, -128, 20), Form::Single);
         assert_eq!(form(&[127; 130], 0, -128, 20), Form::Double);
         assert_eq!(form(&[1], 1 << 22, 0, 20), Form::Double);
-        assert_eq!(form(&[127; 129], 0, -128, 1 << 16), Form::Double, "the result leaves 16 bits");
+        assert_eq!(form(&[127; 129], 0, -128, 1 << 22), Form::Single);
+        assert_eq!(form(&[127; 129], 0, -128, (1 << 22) + (1 << 16)), Form::Double, "the result leaves 22 bits");
         assert_eq!(form(&[1], 1 << 30, 0, 20), Form::Integer);
         assert_eq!(form(&[1], 0, 0, 0), Form::Integer);
     }

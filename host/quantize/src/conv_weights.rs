@@ -2,8 +2,8 @@
 //!
 //! A channel's multiplier M is an integer and its weight scale follows from it, `M * scale_out / (2^22 * scale_in)`, so
 //! that requantization itself rounds nothing away. The scale is the smallest that holds the largest weight within 127,
-//! then made coarser where a bias would leave 2^30 (a dead channel), or where the sum may leave the fast form's 2^22 by
-//! so little that half a bit of the weights pays for it.
+//! then made coarser where a bias would leave 2^30 (a dead channel), or where the sum may leave the fast form's 2^22 and it
+//! costs little: half a bit of the weights, or what is no part of an output step (a nearly dead channel).
 
 use graft_bundle::graph::MULTIPLIER_ONE;
 
@@ -16,6 +16,8 @@ const BIAS_MAX: f64 = 1_073_741_824.0;
 const FAST_SUM_MAX: f64 = 4_194_304.0;
 /// Coarser weights are accepted up to this factor (half a bit) for the fast form.
 const COARSER_MAX: f64 = std::f64::consts::SQRT_2;
+/// Or where all that rounding the weights can do to an output stays under this share of its step.
+const ERROR_MAX: f64 = 0.125;
 /// Multipliers are below 2^23.
 const MULTIPLIER_MAX: f64 = 8_388_607.0;
 /// The loader's limit on |w| * 255 summed, plus |bias|.
@@ -76,7 +78,13 @@ pub(crate) fn quantize_conv(conv: &Conv, input: &ConvInput<'_>, out: &Quant) -> 
         let seen = bound(m);
         if seen >= FAST_SUM_MAX {
             let coarser = multiplier(m * unit * seen / FAST_SUM_MAX * 1.02);
-            if coarser <= m * COARSER_MAX && bound(coarser) < FAST_SUM_MAX {
+            let error = |m: f64| {
+                let scale = m * unit;
+                let lost = |w: &f32| ((f64::from(*w) / scale).round_ties_even() * scale - f64::from(*w)).abs();
+                weights.iter().map(lost).sum::<f64>() * reach * input.quant.scale / out.scale
+            };
+            let is_cheap = coarser <= m * COARSER_MAX || error(coarser) <= ERROR_MAX;
+            if is_cheap && bound(coarser) < FAST_SUM_MAX {
                 m = coarser;
                 result.n_coarser += 1;
             } else {
@@ -141,6 +149,18 @@ mod tests {
         assert!(result.multipliers[0] >= 1 && result.bias[0].unsigned_abs() <= 1 << 30);
         // 3.0 in steps of the output: 60.
         assert_eq!((f64::from(result.bias[0]) * f64::from(result.multipliers[0]) / MULTIPLIER_ONE).round(), 60.0);
+    }
+
+    #[test]
+    fn nearly_dead_channels_get_the_fast_form() {
+        // 1e-7 * 127.5 * 0.02 is nothing beside an output step of 0.05, but in its own steps the bias is large.
+        let result = quantized(vec![1e-7, -1e-7, 0.5, 0.25], vec![3.0, 0.1]).unwrap();
+        assert_eq!((result.n_coarser, result.n_wide), (1, 0));
+        assert!(result.bias[0].unsigned_abs() < 1 << 22, "{:?}", result.bias);
+        assert_eq!((f64::from(result.bias[0]) * f64::from(result.multipliers[0]) / MULTIPLIER_ONE).round(), 60.0);
+        // Weights that matter keep their scale.
+        let result = quantized(vec![0.01, -0.01], vec![1e5]).unwrap();
+        assert_eq!((result.n_coarser, result.n_wide), (0, 1));
     }
 
     #[test]
