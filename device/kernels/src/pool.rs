@@ -217,19 +217,61 @@ pub fn global_sum(
 ) -> Result<(), KernelError> {
     expect_len("input", input.len(), dims.len())?;
     expect_len("output", output.len(), dims.c)?;
-    match (isa, input, output) {
-        (_, View::I8(x), ViewMut::I32(y)) => sum(zero_point_in, x, y),
-        (_, View::I16(x), ViewMut::I32(y)) => sum(zero_point_in, x, y),
+    match (input, output) {
+        (View::I8(x), ViewMut::I32(y)) => sum_i8(isa, zero_point_in, x, y),
+        (View::I16(x), ViewMut::I32(y)) => sum(zero_point_in, x, y),
         _ => return Err(KernelError::Types { op: "GlobalSum" }),
     }
     Ok(())
 }
 
+fn sum_i8(isa: Isa, zero_point: i32, input: &[i8], output: &mut [i32]) {
+    match isa {
+        #[cfg(target_arch = "x86_64")]
+        // SAFETY: the caller vouches for the CPU.
+        Isa::Avx512Vnni => unsafe { sum_i8_avx512(zero_point, input, output) },
+        #[cfg(target_arch = "x86_64")]
+        // SAFETY: as above.
+        Isa::Avx2 => unsafe { sum_i8_avx2(zero_point, input, output) },
+        _ => sum(zero_point, input, output),
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl")]
+unsafe fn sum_i8_avx512(zero_point: i32, input: &[i8], output: &mut [i32]) {
+    sum(zero_point, input, output);
+}
+
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx2")]
+unsafe fn sum_i8_avx2(zero_point: i32, input: &[i8], output: &mut [i32]) {
+    sum(zero_point, input, output);
+}
+
+/// Shaped as [`maximum`].
+#[inline(always)]
 fn sum<T: Activation>(zero_point: i32, input: &[T], output: &mut [i32]) {
-    output.fill(0);
-    for pixel in input.chunks_exact(output.len().max(1)) {
-        for (sum, x) in output.iter_mut().zip(pixel) {
-            *sum = sum.wrapping_add(x.to_i32().wrapping_sub(zero_point));
+    let c = output.len().max(1);
+    let n_pixels = input.len() / c;
+    // Wrapping like the sums themselves.
+    let all_zero_points = zero_point.wrapping_mul(n_pixels as i32);
+    let (blocks, rest) = output.as_chunks_mut::<CHANNELS>();
+    let first_of_rest = blocks.len() * CHANNELS;
+    for (block, sums) in blocks.iter_mut().enumerate() {
+        let mut total = [all_zero_points.wrapping_neg(); CHANNELS];
+        for pixel in 0..n_pixels {
+            let x = &input[pixel * c + block * CHANNELS..][..CHANNELS];
+            for (total, x) in total.iter_mut().zip(x) {
+                *total = total.wrapping_add(x.to_i32());
+            }
+        }
+        *sums = total;
+    }
+    rest.fill(all_zero_points.wrapping_neg());
+    for pixel in 0..n_pixels {
+        for (total, x) in rest.iter_mut().zip(&input[pixel * c + first_of_rest..]) {
+            *total = total.wrapping_add(x.to_i32());
         }
     }
 }

@@ -13,6 +13,7 @@ use super::header::{
 use crate::conv::ConvShape;
 use crate::packed::{Layer, Line};
 use crate::requantize::Clamp;
+use crate::view::Window;
 
 /// Pixels of one pass by the number of vectors of channels: at most 24 accumulators, at least enough to hide the latency
 /// of a multiply-add.
@@ -45,39 +46,35 @@ struct Patch {
 impl Patch {
     fn of(shape: &ConvShape) -> Patch {
         let (window, c) = (&shape.window, shape.input.c);
-        let is_dense = shape.groups == 1 && window.dilation == [1, 1];
-        // A stride beyond the window would copy what no patch reads.
-        if is_dense && window.kernel[0] >= window.stride[0] && window.kernel[1] >= window.stride[1] {
+        let (n_runs, run_len) = runs(shape);
+        if lies_in_rows(shape) {
             let run_stride = row_pixels(shape) * c;
             let len = |rows: usize| rows_in(shape, rows) * run_stride;
             let rows = match shape.output.h {
                 all if len(all) <= WHOLE_BYTES && shape.weights_len() >= WHOLE_WEIGHTS_MIN => all,
-                all => (1..all).rev().find(|rows| len(*rows) <= PANEL_BYTES).unwrap_or(1),
+                all => {
+                    let rows_in = PANEL_BYTES / run_stride;
+                    let rows = rows_in.saturating_sub(window.kernel[0]) / window.stride[0] + 1;
+                    if rows_in < window.kernel[0] { 1 } else { rows.min(all) }
+                }
             };
             let n_pixels = rows * shape.output.w;
-            let [n_runs, kernel_w] = window.kernel;
             let is_linear = window.kernel == [1, 1] && c.is_multiple_of(4);
             // Passes read whole, past the last patch.
             let panel_len = if is_linear { n_pixels.next_multiple_of(PIXELS) * c } else { len(rows) };
-            Patch { n_runs, run_len: kernel_w * c, run_stride, n_pixels, panel_len, in_rows: true, is_linear }
+            Patch { n_runs, run_len, run_stride, n_pixels, panel_len, in_rows: true, is_linear }
         } else {
-            let run_len = shape.patch_len();
             let run_stride = run_len.next_multiple_of(4);
             let fit = (PANEL_BYTES / run_stride).max(1).next_multiple_of(PIXELS);
             let n_pixels = fit.min(shape.output.n_pixels().next_multiple_of(PIXELS));
             let panel_len = n_pixels * run_stride;
-            Patch { n_runs: 1, run_len, run_stride, n_pixels, panel_len, in_rows: false, is_linear: true }
+            Patch { n_runs, run_len, run_stride, n_pixels, panel_len, in_rows: false, is_linear: true }
         }
     }
 
     /// Of one run.
     fn n_quads(&self) -> usize {
         self.run_len.div_ceil(4)
-    }
-
-    /// Bytes of a patch with padding.
-    fn depth(&self) -> usize {
-        4 * self.n_quads() * self.n_runs
     }
 
     /// Entries of the table of offsets.
@@ -104,6 +101,19 @@ impl Patch {
     }
 }
 
+/// True if patches are read from rows of the input. Windows are dense in it, and a stride beyond the window would copy what
+/// no patch reads.
+fn lies_in_rows(shape: &ConvShape) -> bool {
+    let Window { kernel, stride, dilation, .. } = shape.window;
+    shape.groups == 1 && dilation == [1, 1] && kernel[0] >= stride[0] && kernel[1] >= stride[1]
+}
+
+/// Runs of a patch, and bytes of each.
+fn runs(shape: &ConvShape) -> (usize, usize) {
+    let kernel = shape.window.kernel;
+    if lies_in_rows(shape) { (kernel[0], kernel[1] * shape.input.c) } else { (1, shape.patch_len()) }
+}
+
 /// Pixels of an input row that windows reach, padding among them.
 fn row_pixels(shape: &ConvShape) -> usize {
     (shape.output.w - 1) * shape.window.stride[1] + shape.window.kernel[1]
@@ -123,14 +133,21 @@ fn out_per_group(shape: &ConvShape) -> usize {
     shape.output.c / shape.groups
 }
 
+/// Bytes of a patch with padding.
+fn depth(shape: &ConvShape) -> usize {
+    let (n_runs, run_len) = runs(shape);
+    n_runs * run_len.next_multiple_of(4)
+}
+
 /// Lines of a block of so many vectors: a line of weights per vector and four bytes of the patch.
-fn block_lines(shape: &ConvShape, n_vectors: usize) -> usize {
-    HEADER_LINES + n_vectors * Patch::of(shape).depth() / 4
+fn block_lines(depth: usize, n_vectors: usize) -> usize {
+    HEADER_LINES + n_vectors * depth / 4
 }
 
 pub(in crate::x86) fn packed_lines(shape: &ConvShape) -> usize {
-    let blocks = (0..out_per_group(shape)).step_by(BLOCK);
-    shape.groups * blocks.map(|first| block_lines(shape, n_vectors(shape, first))).sum::<usize>()
+    let (depth, c) = (depth(shape), out_per_group(shape));
+    let rest = if c.is_multiple_of(BLOCK) { 0 } else { block_lines(depth, n_vectors(shape, c / BLOCK * BLOCK)) };
+    shape.groups * (c / BLOCK * block_lines(depth, BLOCK / LANES) + rest)
 }
 
 pub(in crate::x86) fn scratch_lines(shape: &ConvShape) -> usize {
@@ -140,12 +157,13 @@ pub(in crate::x86) fn scratch_lines(shape: &ConvShape) -> usize {
 
 pub(in crate::x86) fn pack(shape: &ConvShape, layer: &Layer<'_>, packed: &mut [Line]) {
     let (patch, patch_len, out_per_group) = (Patch::of(shape), shape.patch_len(), out_per_group(shape));
+    let depth = depth(shape);
     let row_of = |channel: usize| &layer.weights[channel * patch_len..][..patch_len];
     let mut rest = packed;
     for group in 0..shape.groups {
         for first in (0..out_per_group).step_by(BLOCK) {
             let n_vectors = n_vectors(shape, first);
-            let (block, after) = rest.split_at_mut(block_lines(shape, n_vectors));
+            let (block, after) = rest.split_at_mut(block_lines(depth, n_vectors));
             rest = after;
             let n = (out_per_group - first).min(BLOCK);
             let first = group * out_per_group + first;
@@ -217,6 +235,7 @@ pub(in crate::x86) unsafe fn dense(
     output: &mut [i8],
 ) {
     let (patch, out_c, out_per_group) = (Patch::of(shape), shape.output.c, out_per_group(shape));
+    let depth = depth(shape);
     let n_pixels = shape.output.n_pixels();
     let (panel, offsets) = scratch.split_at_mut(patch.panel_lines());
     // SAFETY: scratch is plain bytes, as long as its lines and aligned for more than this.
@@ -250,7 +269,7 @@ pub(in crate::x86) unsafe fn dense(
             }
             for first in (0..out_per_group).step_by(BLOCK) {
                 let n_vectors = n_vectors(shape, first);
-                let (block, rest) = blocks.split_at(block_lines(shape, n_vectors));
+                let (block, rest) = blocks.split_at(block_lines(depth, n_vectors));
                 blocks = rest;
                 let job = Job {
                     header: Header::read(block),
@@ -340,7 +359,8 @@ impl Job<'_> {
         let mut first = 0;
         while first < n {
             let (offsets, left) = (self.offsets.get(first..).unwrap_or_default(), n - first);
-            let panel = if LINEAR { &panel[first * patch.depth()..][..P * patch.depth()] } else { panel };
+            let step = 4 * patch.n_quads();
+            let panel = if LINEAR { &panel[first * step..][..P * step] } else { panel };
             let out = &mut out[first * self.stride..];
             assert!((LINEAR || offsets.len() >= P) && out.len() >= (left.min(P) - 1) * self.stride + self.n_channels);
             let (panel, out) = (panel.as_ptr(), out.as_mut_ptr());

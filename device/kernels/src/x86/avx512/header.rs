@@ -208,6 +208,8 @@ pub(super) struct Target {
     most: __m512i,
     low: __m512i,
     high: __m512i,
+    /// The bounds are those of i8, which narrowing keeps by itself.
+    is_free: bool,
 }
 
 impl Target {
@@ -226,6 +228,7 @@ impl Target {
                 most: _mm512_set1_epi32(1 << 14),
                 low: _mm512_set1_epi8(low),
                 high: _mm512_set1_epi8(high),
+                is_free: (low, high) == (-128, 127),
             }
         }
     }
@@ -239,7 +242,7 @@ impl Target {
         unsafe {
             let [a, b, c, d] = results;
             let bytes = _mm512_packs_epi16(_mm512_packs_epi32(a, b), _mm512_packs_epi32(c, d));
-            _mm512_max_epi8(_mm512_min_epi8(bytes, self.high), self.low)
+            if self.is_free { bytes } else { _mm512_max_epi8(_mm512_min_epi8(bytes, self.high), self.low) }
         }
     }
 
@@ -253,6 +256,9 @@ impl Target {
             let [a, b] = results;
             let bytes = _mm512_cvtsepi16_epi8(_mm512_packs_epi32(a, b));
             let bytes = _mm256_permute4x64_epi64(bytes, 0b11_01_10_00);
+            if self.is_free {
+                return bytes;
+            }
             let (low, high) = (_mm512_castsi512_si256(self.low), _mm512_castsi512_si256(self.high));
             _mm256_max_epi8(_mm256_min_epi8(bytes, high), low)
         }
