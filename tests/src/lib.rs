@@ -57,6 +57,28 @@ pub fn bin_dir() -> PathBuf {
     dir.to_owned()
 }
 
+/// Resident set of this process in kB.
+///
+/// # Errors
+/// Where there is no `/proc`.
+pub fn resident_kilobytes() -> Result<f64> {
+    status_kilobytes("VmRSS:")
+}
+
+/// Its peak in kB.
+///
+/// # Errors
+/// Where there is no `/proc`.
+pub fn peak_kilobytes() -> Result<f64> {
+    status_kilobytes("VmHWM:")
+}
+
+fn status_kilobytes(name: &str) -> Result<f64> {
+    let status = std::fs::read_to_string("/proc/self/status")?;
+    let value = status.lines().find_map(|line| line.strip_prefix(name)).with_context(|| format!("no {name}"))?;
+    Ok(value.trim().trim_end_matches("kB").trim().parse()?)
+}
+
 /// A `graft` command with its state in `data_dir` and no devices from the environment.
 pub fn graft(data_dir: &Path) -> Command {
     let mut command = Command::new(bin_dir().join("graft"));

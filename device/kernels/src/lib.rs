@@ -34,6 +34,7 @@ pub mod embed;
 pub mod float;
 pub mod mul;
 pub mod packed;
+pub mod peak;
 pub mod pool;
 pub mod requantize;
 pub mod shape;

@@ -2,15 +2,18 @@
 //! whatever else the machine does meets all of them.
 //!
 //! usage: `cargo run --release -p graft-tests --bin speed -- BUNDLE MODEL.onnx [--peer INT8.onnx|INT8.tflite]...`;
-//! `PYTHON` names the interpreter that has the peers' packages. Ratios are graft's time over theirs, of medians.
+//! `PYTHON` names the interpreter that has the peers' packages. Ratios are graft's time over theirs, of medians. A turn
+//! begins after a pause in which threads that wait for more work of the turn before give up the cores. `--layers` ends with
+//! graft's layers against the multiply-accumulates that the machine can do at most, measured by a loop that does nothing else.
 
 use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use clap::Parser;
+use graft_client::BenchReport;
 use graft_engine::{Engine, detect_isa};
 use graft_kernels::Isa;
 use graft_quantize::{FloatBackbone, ImportOptions};
@@ -38,7 +41,16 @@ struct Args {
     /// Inferences of a turn.
     #[arg(long, default_value_t = 5)]
     inner: usize,
+    /// Share of the machine's peak that each layer reaches.
+    #[arg(long)]
+    layers: bool,
 }
+
+/// Between turns.
+const PAUSE: Duration = Duration::from_millis(20);
+/// Of the loop that measures the peak: some ms.
+const PEAK_ROUNDS: u64 = 2_000_000;
+const N_LAYER_RUNS: usize = 300;
 
 struct Contender {
     name: String,
@@ -66,7 +78,9 @@ fn main() -> Result<()> {
     }
     for _ in 0..args.rounds {
         for contender in &mut contenders {
-            // The first one of a turn finds cold caches.
+            std::thread::sleep(PAUSE);
+            // The first ones of a turn find cold caches and sleeping threads.
+            (contender.run)()?;
             (contender.run)()?;
             for _ in 0..args.inner {
                 let time = (contender.run)()?;
@@ -84,6 +98,33 @@ fn main() -> Result<()> {
             contender.name, contender.first_ms
         );
     }
+    if args.layers { layers(&args.bundle) } else { Ok(()) }
+}
+
+/// Prints every layer's multiply-accumulates, time and share of the peak.
+fn layers(bundle: &Path) -> Result<()> {
+    let isa = detect_isa()?;
+    let rate = |n: u64, ns: u64| n as f64 / ns.max(1) as f64;
+    // The best of some: the clock rises with the work.
+    let peak = (0..10).map(|_| {
+        let start = Instant::now();
+        let n = graft_kernels::peak::multiply_accumulates(isa, PEAK_ROUNDS);
+        rate(n, start.elapsed().as_nanos() as u64)
+    });
+    let peak = peak.fold(0.0, f64::max);
+    ensure!(peak > 0.0, "the peak of {isa} is not known");
+    let bench = BenchReport::of_file(bundle, N_LAYER_RUNS, 1).map_err(anyhow::Error::msg)?;
+    let total: u64 = bench.layers.iter().map(|layer| layer.median_ns).sum();
+    println!("\npeak of {isa} on one core: {peak:.0} G multiply-accumulates per second");
+    println!("{:>8} {:>8} {:>8}  layer", "us", "M MACs", "of peak");
+    let line = |ns: u64, n_macs: u64, name: &str| {
+        let (us, share) = (ns as f64 / 1e3, 100.0 * rate(n_macs, ns) / peak);
+        println!("{us:>8.1} {:>8.2} {share:>6.1} %  {name}", n_macs as f64 / 1e6);
+    };
+    for layer in &bench.layers {
+        line(layer.median_ns, layer.n_macs, &format!("{} {}", layer.op, layer.name));
+    }
+    line(total, bench.n_macs(), "all layers");
     Ok(())
 }
 

@@ -12,6 +12,7 @@ use anyhow::{Context, Result, ensure};
 use clap::Parser;
 use graft_heads::{Head, SampleSet};
 use graft_tests::embeddings::Random;
+use graft_tests::peak_kilobytes;
 use graft_wire::message::{HeadChoice, HeadKind};
 use graft_wire::{DeviceId, Digest, Label, LabelKind, Part, SampleMeta, SessionId, SpaceId};
 
@@ -103,7 +104,7 @@ fn one(n: u32, d: usize, head: &str) -> Result<()> {
         }
         chosen = median(|| Head::train(&set, *choice).map(drop).map_err(Into::into))?;
     }
-    println!("{given} {chosen} {}", peak_megabytes()?);
+    println!("{given} {chosen} {}", peak_kilobytes()? / 1024.0);
     Ok(())
 }
 
@@ -158,11 +159,4 @@ fn meta(number: u32) -> Result<SampleMeta> {
 fn row_of(number: u32, d: usize) -> Vec<i8> {
     let (mut centre, mut own) = (Random(u64::from(number % N_CLASSES) + 1), Random(u64::from(number) + 1000));
     (0..d).map(|_| (centre.below(41) as i32 - 20 + own.below(81) as i32 - 40) as i8).collect()
-}
-
-/// `VmHWM` of this process.
-fn peak_megabytes() -> Result<f64> {
-    let status = std::fs::read_to_string("/proc/self/status")?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).context("no VmHWM")?;
-    Ok(line.trim().trim_end_matches("kB").trim().parse::<f64>()? / 1024.0)
 }

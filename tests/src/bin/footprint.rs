@@ -1,0 +1,64 @@
+//! Memory of an engine: how far the resident set grows while a bundle is read, loaded and run, without the planned arena
+//! of activations, over the bundle's size.
+//!
+//! usage: `cargo run --release -p graft-tests --bin footprint -- BUNDLE...`; every bundle in a process of its own. Exit
+//! code 1 if one is over the bar.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitCode};
+
+use anyhow::{Context, Result, ensure};
+use clap::Parser;
+use graft_engine::Engine;
+use graft_tests::{peak_kilobytes, read_bundle, resident_kilobytes};
+
+#[derive(Parser)]
+#[command(about = "Peak of the resident set over the size of a bundle")]
+struct Args {
+    /// Bundles.
+    #[arg(required = true)]
+    bundles: Vec<PathBuf>,
+    /// The only bundle, in this process.
+    #[arg(long)]
+    one: bool,
+}
+
+/// (Peak - before - arena) over the size of the bundle.
+const RATIO_MAX: f64 = 2.0;
+const N_RUNS: usize = 20;
+
+fn main() -> Result<ExitCode> {
+    let args = Args::parse();
+    if args.one {
+        one(&args.bundles[0])?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    println!("{:>9} {:>9} {:>9} {:>9} {:>6}  bundle", "before MB", "peak MB", "arena MB", "bundle MB", "ratio");
+    let mut missed = false;
+    for bundle in &args.bundles {
+        let output = Command::new(std::env::current_exe()?).arg("--one").arg(bundle).output()?;
+        ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        let text = String::from_utf8(output.stdout)?;
+        let numbers: Result<Vec<f64>, _> = text.split_whitespace().map(str::parse).collect();
+        let [before, peak, arena, size] = numbers?[..] else { anyhow::bail!("a process says {text}") };
+        let ratio = (peak - before - arena) / size;
+        missed |= ratio > RATIO_MAX;
+        println!("{before:>9.1} {peak:>9.1} {arena:>9.1} {size:>9.1} {ratio:>6.2}  {}", bundle.display());
+    }
+    println!("the bar is {RATIO_MAX}");
+    Ok(if missed { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+}
+
+/// Prints before, peak, arena and size of the bundle in MB.
+fn one(path: &Path) -> Result<()> {
+    let before = resident_kilobytes()?;
+    let size = std::fs::metadata(path).with_context(|| path.display().to_string())?.len();
+    let mut engine = Engine::load(&read_bundle(path)?)?;
+    let input: Vec<i8> = (0..engine.input_len()).map(|i| (i % 201) as i8).collect();
+    for _ in 0..N_RUNS {
+        engine.output(&input)?;
+    }
+    let peak = peak_kilobytes()?;
+    println!("{} {} {} {}", before / 1e3, peak / 1e3, engine.arena_bytes() as f64 / 1e6, size as f64 / 1e6);
+    Ok(())
+}
