@@ -9,7 +9,7 @@ use std::process::{Command, ExitCode};
 
 use anyhow::{Context, Result, ensure};
 use clap::Parser;
-use graft_engine::Engine;
+use graft_engine::{Engine, detect_isa};
 use graft_tests::{peak_kilobytes, read_bundle, resident_kilobytes};
 
 #[derive(Parser)]
@@ -53,7 +53,7 @@ fn main() -> Result<ExitCode> {
 fn one(path: &Path) -> Result<()> {
     let before = resident_kilobytes()?;
     let size = std::fs::metadata(path).with_context(|| path.display().to_string())?.len();
-    let mut engine = Engine::load(&read_bundle(path)?)?;
+    let mut engine = Engine::load_with(&read_bundle(path)?, detect_isa()?, 1)?;
     let input: Vec<i8> = (0..engine.input_len()).map(|i| (i % 201) as i8).collect();
     for _ in 0..N_RUNS {
         engine.output(&input)?;
