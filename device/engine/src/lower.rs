@@ -8,7 +8,7 @@ use graft_kernels::float::{Binary, Unary};
 use graft_kernels::mul::MulParams;
 use graft_kernels::packed::{self, Layer, Line};
 use graft_kernels::pool::{AverageParams, PoolShape};
-use graft_kernels::view::Broadcast;
+use graft_kernels::view::{Broadcast, signed};
 use graft_kernels::{Clamp, Dims, Isa};
 
 use crate::chain::{Chain, Stage};
@@ -79,8 +79,7 @@ impl Lowering<'_> {
         self.activations(&[x, self.output])?;
         let shape = self.conv_shape(x, window, groups)?;
         let clamp = self.clamp([to.low, to.high])?;
-        let bytes = self.blob("weights", weights, shape.weights_len())?;
-        let weights: Vec<i8> = bytes.iter().map(|byte| *byte as i8).collect();
+        let weights = signed(self.blob("weights", weights, shape.weights_len())?);
         let bias = self.i32s("bias", bias, shape.output.c)?;
         let multipliers = self.i32s("multipliers", to.multipliers, shape.output.c)?;
         for multiplier in &multipliers {
@@ -96,7 +95,9 @@ impl Lowering<'_> {
             if row.contains(&i8::MIN) {
                 return Err(Fault::Range { what: "weight", found: -128, low: -127, high: 127 });
             }
-            let sum: i64 = row.iter().map(|w| i64::from(w.unsigned_abs())).sum();
+            // So many fit u32, and u32 is what vector units are quick with.
+            let sum_of = |row: &[i8]| i64::from(row.iter().map(|w| u32::from(w.unsigned_abs())).sum::<u32>());
+            let sum: i64 = row.chunks(1 << 16).map(sum_of).sum();
             let bound = sum.saturating_mul(reach).saturating_add(i64::from(bias.unsigned_abs()));
             if bound >= ACCUMULATOR_LIMIT {
                 return Err(Fault::Accumulator { channel, bound });
@@ -108,13 +109,13 @@ impl Lowering<'_> {
         if types == [DataType::I8; 2] && packed::has_twin(self.isa, &shape) {
             let mut lines = vec![Line::ZERO; packed::packed_lines(self.isa, &shape)];
             let requantize = graft_kernels::Requantize { multipliers: &multipliers, clamp };
-            let layer = Layer { weights: &weights, bias: &bias, zero_point_in: x.zero_point, requantize };
+            let layer = Layer { weights, bias: &bias, zero_point_in: x.zero_point, requantize };
             packed::pack(self.isa, &shape, &layer, &mut lines).map_err(unfit)?;
             let stage = Stage { shape, packed: lines, zero_point_in: x.zero_point, clamp };
             return Ok(Kernel::Chain(Chain::new(stage, self.n_threads)));
         }
         let mut packed = vec![0; shape.packed_len()];
-        shape.pack_weights(self.isa, &weights, &mut packed).map_err(unfit)?;
+        shape.pack_weights(self.isa, weights, &mut packed).map_err(unfit)?;
         Ok(Kernel::Conv { shape, packed, bias, multipliers, zero_point_in: x.zero_point, clamp })
     }
 

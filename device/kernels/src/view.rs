@@ -80,6 +80,12 @@ impl Window {
     }
 }
 
+/// The same bytes, signed.
+pub fn signed(bytes: &[u8]) -> &[i8] {
+    // SAFETY: u8 and i8 have the same size and alignment, and any byte is either.
+    unsafe { core::slice::from_raw_parts(bytes.as_ptr().cast(), bytes.len()) }
+}
+
 /// Elements of a tensor.
 #[derive(Clone, Copy, Debug)]
 pub enum View<'a> {
@@ -285,6 +291,11 @@ mod tests {
         assert_eq!(Window { kernel: [0, 1], ..window }.output(Dims { h: 8, w: 5, c: 1 }), None);
         assert_eq!(Window { dilation: [0, 1], ..window }.output(Dims { h: 8, w: 5, c: 1 }), None);
         assert_eq!(Window { pad_after: [usize::MAX; 2], ..window }.output(Dims { h: 8, w: 5, c: 1 }), None);
+    }
+
+    #[test]
+    fn bytes_are_signed_in_place() {
+        assert_eq!(signed(&[0, 127, 128, 255]), [0, 127, -128, -1]);
     }
 
     #[test]
