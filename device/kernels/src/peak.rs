@@ -8,16 +8,22 @@ const ROUND: u64 = 16 * 64;
 /// Runs `n_rounds` rounds of int8 multiply-accumulates that wait for nothing and load nothing, as the convolutions of `isa`
 /// do them, and says how many these were; 0 where that is not known. The CPU must have the instructions of `isa`.
 pub fn multiply_accumulates(isa: Isa, n_rounds: u64) -> u64 {
-    match isa {
+    let is_known = match isa {
         #[cfg(target_arch = "x86_64")]
-        // SAFETY: the caller vouches for the CPU.
-        Isa::Avx512Vnni => unsafe { x86::avx512(n_rounds) },
+        Isa::Avx512Vnni => {
+            // SAFETY: the caller vouches for the CPU.
+            unsafe { x86::avx512(n_rounds) };
+            true
+        }
         #[cfg(target_arch = "x86_64")]
-        // SAFETY: as above.
-        Isa::Avx2 => unsafe { x86::avx2(n_rounds) },
-        _ => return 0,
-    }
-    n_rounds * ROUND
+        Isa::Avx2 => {
+            // SAFETY: as above.
+            unsafe { x86::avx2(n_rounds) };
+            true
+        }
+        _ => false,
+    };
+    if is_known { n_rounds * ROUND } else { 0 }
 }
 
 #[cfg(target_arch = "x86_64")]
