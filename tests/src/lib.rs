@@ -2,11 +2,12 @@
 
 pub mod embeddings;
 
+use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Once;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, anyhow, ensure};
 use graft_bundle::{Bundle, UncheckedBundle};
 
 /// Root of the workspace.
@@ -57,26 +58,38 @@ pub fn bin_dir() -> PathBuf {
     dir.to_owned()
 }
 
-/// Resident set of this process in kB.
+/// Resident set of this process in bytes.
 ///
 /// # Errors
 /// Where there is no `/proc`.
-pub fn resident_kilobytes() -> Result<f64> {
-    status_kilobytes("VmRSS:")
+pub fn resident_bytes() -> Result<f64> {
+    status_bytes("VmRSS:")
 }
 
-/// Its peak in kB.
+/// Its peak in bytes.
 ///
 /// # Errors
 /// Where there is no `/proc`.
-pub fn peak_kilobytes() -> Result<f64> {
-    status_kilobytes("VmHWM:")
+pub fn peak_bytes() -> Result<f64> {
+    status_bytes("VmHWM:")
 }
 
-fn status_kilobytes(name: &str) -> Result<f64> {
+fn status_bytes(name: &str) -> Result<f64> {
     let status = std::fs::read_to_string("/proc/self/status")?;
     let value = status.lines().find_map(|line| line.strip_prefix(name)).with_context(|| format!("no {name}"))?;
-    Ok(value.trim().trim_end_matches("kB").trim().parse()?)
+    Ok(1024.0 * value.trim().trim_end_matches("kB").trim().parse::<f64>()?)
+}
+
+/// The numbers that this program prints when it is run with `args` in a process of its own, so that its memory is its own.
+///
+/// # Errors
+/// If it fails, or prints anything else than N numbers.
+pub fn in_own_process<const N: usize>(args: &[&OsStr]) -> Result<[f64; N]> {
+    let output = Command::new(std::env::current_exe()?).args(args).output()?;
+    ensure!(output.status.success(), "{args:?} failed: {}", String::from_utf8_lossy(&output.stderr));
+    let text = String::from_utf8(output.stdout)?;
+    let numbers: Result<Vec<f64>, _> = text.split_whitespace().map(str::parse).collect();
+    numbers?.try_into().map_err(|_| anyhow!("{args:?} prints {text}"))
 }
 
 /// A `graft` command with its state in `data_dir` and no devices from the environment.

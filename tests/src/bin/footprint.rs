@@ -5,12 +5,12 @@
 //! code 1 if one is over the bar.
 
 use std::path::{Path, PathBuf};
-use std::process::{Command, ExitCode};
+use std::process::ExitCode;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result};
 use clap::Parser;
 use graft_engine::{Engine, detect_isa};
-use graft_tests::{peak_kilobytes, read_bundle, resident_kilobytes};
+use graft_tests::{in_own_process, peak_bytes, read_bundle, resident_bytes};
 
 #[derive(Parser)]
 #[command(about = "Peak of the resident set over the size of a bundle")]
@@ -36,11 +36,7 @@ fn main() -> Result<ExitCode> {
     println!("{:>9} {:>9} {:>9} {:>9} {:>6}  bundle", "before MB", "peak MB", "arena MB", "bundle MB", "ratio");
     let mut missed = false;
     for bundle in &args.bundles {
-        let output = Command::new(std::env::current_exe()?).arg("--one").arg(bundle).output()?;
-        ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-        let text = String::from_utf8(output.stdout)?;
-        let numbers: Result<Vec<f64>, _> = text.split_whitespace().map(str::parse).collect();
-        let [before, peak, arena, size] = numbers?[..] else { anyhow::bail!("a process says {text}") };
+        let [before, peak, arena, size] = in_own_process(&["--one".as_ref(), bundle.as_os_str()])?;
         let ratio = (peak - before - arena) / size;
         missed |= ratio > RATIO_MAX;
         println!("{before:>9.1} {peak:>9.1} {arena:>9.1} {size:>9.1} {ratio:>6.2}  {}", bundle.display());
@@ -51,14 +47,14 @@ fn main() -> Result<ExitCode> {
 
 /// Prints before, peak, arena and size of the bundle in MB.
 fn one(path: &Path) -> Result<()> {
-    let before = resident_kilobytes()?;
+    let before = resident_bytes()?;
     let size = std::fs::metadata(path).with_context(|| path.display().to_string())?.len();
     let mut engine = Engine::load_with(&read_bundle(path)?, detect_isa()?, 1)?;
     let input: Vec<i8> = (0..engine.input_len()).map(|i| (i % 201) as i8).collect();
     for _ in 0..N_RUNS {
         engine.output(&input)?;
     }
-    let peak = peak_kilobytes()?;
-    println!("{} {} {} {}", before / 1e3, peak / 1e3, engine.arena_bytes() as f64 / 1e6, size as f64 / 1e6);
+    let peak = peak_bytes()?;
+    println!("{} {} {} {}", before / 1e6, peak / 1e6, engine.arena_bytes() as f64 / 1e6, size as f64 / 1e6);
     Ok(())
 }

@@ -5,14 +5,14 @@
 //! memory. "given" is at a given strength, "chosen" with the grid of strengths; for `auto` that is all comparisons.
 //! Exit code 1 if ridge misses a bar.
 
-use std::process::{Command, ExitCode};
+use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use clap::Parser;
 use graft_heads::{Head, SampleSet};
 use graft_tests::embeddings::Random;
-use graft_tests::peak_kilobytes;
+use graft_tests::{in_own_process, peak_bytes};
 use graft_wire::message::{HeadChoice, HeadKind};
 use graft_wire::{DeviceId, Digest, Label, LabelKind, Part, SampleMeta, SessionId, SpaceId};
 
@@ -84,11 +84,7 @@ fn main() -> Result<ExitCode> {
 
 /// Runs and prints one row in a process of its own; returns its two times in ms.
 fn row(n: u32, d: usize, head: &str) -> Result<(f64, f64)> {
-    let output = Command::new(std::env::current_exe()?).args(["--row", &format!("{n},{d},{head}")]).output()?;
-    let text = String::from_utf8(output.stdout)?;
-    ensure!(output.status.success(), "{n} {d} {head} failed: {}", String::from_utf8_lossy(&output.stderr));
-    let numbers: Result<Vec<f64>, _> = text.split_whitespace().map(str::parse).collect();
-    let [given, chosen, megabytes] = numbers?[..] else { anyhow::bail!("row says {text}") };
+    let [given, chosen, megabytes] = in_own_process(&["--row".as_ref(), format!("{n},{d},{head}").as_ref()])?;
     let cell = |ms: f64| if ms.is_nan() { "-".to_owned() } else { format!("{ms:.2}") };
     println!("{n:>7} {d:>5} {head:9} {:>12} {:>12} {megabytes:>10.0}", cell(given), cell(chosen));
     Ok((given, chosen))
@@ -104,7 +100,7 @@ fn one(n: u32, d: usize, head: &str) -> Result<()> {
         }
         chosen = median(|| Head::train(&set, *choice).map(drop).map_err(Into::into))?;
     }
-    println!("{given} {chosen} {}", peak_kilobytes()? / 1024.0);
+    println!("{given} {chosen} {}", peak_bytes()? / 1024.0 / 1024.0);
     Ok(())
 }
 
