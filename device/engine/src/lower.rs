@@ -6,7 +6,7 @@ use graft_kernels::add::AddParams;
 use graft_kernels::conv::ConvShape;
 use graft_kernels::float::{Binary, Unary};
 use graft_kernels::mul::MulParams;
-use graft_kernels::packed::{self, Layer, Line};
+use graft_kernels::packed::{self, Layer, Line, RowSums};
 use graft_kernels::pool::{AverageParams, PoolShape};
 use graft_kernels::view::{Broadcast, signed};
 use graft_kernels::{Clamp, Dims, Isa};
@@ -95,10 +95,8 @@ impl Lowering<'_> {
             if row.contains(&i8::MIN) {
                 return Err(Fault::Range { what: "weight", found: -128, low: -127, high: 127 });
             }
-            // So many fit u32, and u32 is what vector units are quick with.
-            let sum_of = |row: &[i8]| i64::from(row.iter().map(|w| u32::from(w.unsigned_abs())).sum::<u32>());
-            let sum: i64 = row.chunks(1 << 16).map(sum_of).sum();
-            let bound = sum.saturating_mul(reach).saturating_add(i64::from(bias.unsigned_abs()));
+            let bound =
+                RowSums::of(row).magnitude().saturating_mul(reach).saturating_add(i64::from(bias.unsigned_abs()));
             if bound >= ACCUMULATOR_LIMIT {
                 return Err(Fault::Accumulator { channel, bound });
             }

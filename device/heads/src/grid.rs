@@ -5,10 +5,10 @@
 //! 600 five-way episodes of six data sets, 5 to 20 shots each, ridge gains 0.3 to 0.4 points over the plain maximum, and
 //! so does discriminant analysis. With more samples the error shrinks and the data decide.
 
-use alloc::vec;
 use alloc::vec::Vec;
 
-use crate::training::{TrainError, Training};
+use crate::folds::Predictions;
+use crate::training::{Sample, TrainError, Training};
 use crate::vector::argmax;
 
 /// Standard error of an accuracy of `n` samples.
@@ -19,15 +19,9 @@ pub(crate) fn standard_error(accuracy: f64, n: usize) -> f64 {
 /// Mean over classes of more than one sample of the share that left-out scores are right for; None where there is no such
 /// class: of a single sample nothing is left to be recognised by. `scores` gives the scores `[C]` of a sample left out.
 pub(crate) fn balanced_accuracy(training: &Training<'_>, mut scores: impl FnMut(usize) -> Vec<f64>) -> Option<f64> {
-    let mut n_correct = vec![0u32; training.n_classes()];
-    for (i, sample) in training.samples.iter().enumerate() {
-        if training.counts[sample.class] > 1 {
-            n_correct[sample.class] += u32::from(argmax(&scores(i)) == sample.class);
-        }
-    }
-    let voting = n_correct.iter().zip(&training.counts).filter(|(_, count)| **count > 1);
-    let shares: Vec<f64> = voting.map(|(n, count)| f64::from(*n) / f64::from(*count)).collect();
-    (!shares.is_empty()).then(|| shares.iter().sum::<f64>() / shares.len() as f64)
+    let of_sample = |(i, sample): (usize, &Sample<'_>)| (training.counts[sample.class] > 1).then(|| argmax(&scores(i)));
+    let predictions = Predictions(training.samples.iter().enumerate().map(of_sample).collect());
+    predictions.0.iter().any(Option::is_some).then(|| predictions.balanced_accuracy(training))
 }
 
 /// The value at `default`, unless others are better by more than one standard error: then the best of them, of equals the
@@ -67,6 +61,7 @@ pub(crate) fn choose<T: Copy, F: FnMut(usize) -> Vec<f64>>(
 mod tests {
     use super::*;
     use crate::synthetic;
+    use alloc::vec;
 
     /// What is chosen from five values, of which the k-th is right for `n_right[k]` of ten samples in two classes.
     fn chosen(n_right: [usize; 5]) -> usize {

@@ -59,28 +59,14 @@ pub fn add(
 /// Residual additions. With multipliers up to 2^21 and differences up to 255 both terms and the rounding fit i32.
 fn add_i8(isa: Isa, params: &AddParams, a: &[i8], b: &[i8], out: &mut [i8]) {
     match isa {
-        #[cfg(target_arch = "x86_64")]
-        // SAFETY: the caller vouches for the CPU.
-        Isa::Avx512Vnni => unsafe { add_i8_avx512(params, a, b, out) },
-        #[cfg(target_arch = "x86_64")]
-        // SAFETY: as above.
-        Isa::Avx2 => unsafe { add_i8_avx2(params, a, b, out) },
         #[cfg(target_arch = "aarch64")]
         Isa::Neon | Isa::NeonDot if elementwise::can_add(params) => elementwise::add(params, a, b, out),
-        _ => add_i8_plain(params, a, b, out),
+        _ => add_i8_in_vectors(isa, params, a, b, out),
     }
 }
 
-#[cfg(target_arch = "x86_64")]
-#[target_feature(enable = "avx512f,avx512bw,avx512vl")]
-unsafe fn add_i8_avx512(params: &AddParams, a: &[i8], b: &[i8], out: &mut [i8]) {
-    add_i8_plain(params, a, b, out);
-}
-
-#[cfg(target_arch = "x86_64")]
-#[target_feature(enable = "avx2")]
-unsafe fn add_i8_avx2(params: &AddParams, a: &[i8], b: &[i8], out: &mut [i8]) {
-    add_i8_plain(params, a, b, out);
+in_vectors_of_each_isa! {
+    fn add_i8_in_vectors(params: &AddParams, a: &[i8], b: &[i8], out: &mut [i8]) = add_i8_plain
 }
 
 /// Shaped for compilers: every set of instructions gets this loop in its own vectors.

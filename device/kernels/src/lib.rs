@@ -21,6 +21,34 @@ extern crate std;
 
 use core::fmt;
 
+/// Defines `$name(isa, ..)`: `$plain(..)`, an `#[inline(always)]` function shaped for compilers, which gets the vectors of
+/// each set of x86-64 instructions.
+macro_rules! in_vectors_of_each_isa {
+    (fn $name:ident($($arg:ident: $type:ty),*) = $plain:path) => {
+        fn $name(isa: Isa, $($arg: $type),*) {
+            #[cfg(target_arch = "x86_64")]
+            #[target_feature(enable = "avx512f,avx512bw,avx512vl")]
+            unsafe fn avx512($($arg: $type),*) {
+                $plain($($arg),*);
+            }
+            #[cfg(target_arch = "x86_64")]
+            #[target_feature(enable = "avx2")]
+            unsafe fn avx2($($arg: $type),*) {
+                $plain($($arg),*);
+            }
+            match isa {
+                #[cfg(target_arch = "x86_64")]
+                // SAFETY: the caller vouches for the CPU.
+                Isa::Avx512Vnni => unsafe { avx512($($arg),*) },
+                #[cfg(target_arch = "x86_64")]
+                // SAFETY: as above.
+                Isa::Avx2 => unsafe { avx2($($arg),*) },
+                _ => $plain($($arg),*),
+            }
+        }
+    };
+}
+
 #[cfg(target_arch = "aarch64")]
 mod aarch64;
 pub mod add;

@@ -133,15 +133,14 @@ pub(crate) enum Form {
 }
 
 /// Sums of the weights of one output channel: of those above zero, and of those below.
-#[cfg_attr(not(target_arch = "x86_64"), allow(dead_code))]
 #[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct RowSums {
+pub struct RowSums {
     above: i64,
     below: i64,
 }
 
-#[cfg_attr(not(target_arch = "x86_64"), allow(dead_code))]
 impl RowSums {
+    /// Of the weights `row`.
     pub fn of(row: &[i8]) -> RowSums {
         // So many fit i32, and i32 is what vector units are quick with.
         let sum_of = |part: fn(i8) -> i8| {
@@ -153,6 +152,11 @@ impl RowSums {
     /// Of all weights, wrapping.
     pub fn total(self) -> i32 {
         (self.above + self.below) as i32
+    }
+
+    /// Of their magnitudes.
+    pub fn magnitude(self) -> i64 {
+        self.above - self.below
     }
 }
 

@@ -45,12 +45,7 @@ impl PoolShape {
     }
 
     fn meets_picture(&self, axis: usize, size: usize, n_windows: usize) -> bool {
-        let window = &self.window;
-        (0..n_windows).all(|at| {
-            let start = at * window.stride[axis];
-            let first_tap = window.pad_before[axis].saturating_sub(start).div_ceil(window.dilation[axis]);
-            first_tap < window.kernel[axis] && window.source(axis, at, first_tap, size).is_some()
-        })
+        (0..n_windows).all(|at| self.window.inside(axis, at, size).1 > 0)
     }
 
     fn check(&self, op: &'static str, input: usize, output: usize) -> Result<(), KernelError> {
@@ -143,60 +138,39 @@ pub fn max_pool(isa: Isa, shape: &PoolShape, input: View<'_>, output: ViewMut<'_
     Ok(())
 }
 
-fn maximum_i8(isa: Isa, shape: &PoolShape, input: &[i8], output: &mut [i8]) {
-    match isa {
-        #[cfg(target_arch = "x86_64")]
-        // SAFETY: the caller vouches for the CPU.
-        Isa::Avx512Vnni => unsafe { maximum_i8_avx512(shape, input, output) },
-        #[cfg(target_arch = "x86_64")]
-        // SAFETY: as above.
-        Isa::Avx2 => unsafe { maximum_i8_avx2(shape, input, output) },
-        _ => maximum(shape, input, output),
-    }
+in_vectors_of_each_isa! {
+    fn maximum_i8(shape: &PoolShape, input: &[i8], output: &mut [i8]) = maximum
 }
 
-#[cfg(target_arch = "x86_64")]
-#[target_feature(enable = "avx512f,avx512bw,avx512vl")]
-unsafe fn maximum_i8_avx512(shape: &PoolShape, input: &[i8], output: &mut [i8]) {
-    maximum(shape, input, output);
-}
-
-#[cfg(target_arch = "x86_64")]
-#[target_feature(enable = "avx2")]
-unsafe fn maximum_i8_avx2(shape: &PoolShape, input: &[i8], output: &mut [i8]) {
-    maximum(shape, input, output);
-}
-
-/// Shaped for compilers: full blocks of channels have a known length, and every set of instructions gets its own vectors.
+/// Full blocks of channels have a known length, that of the array they grow in.
 #[inline(always)]
 fn maximum<T: Activation>(shape: &PoolShape, input: &[T], output: &mut [T]) {
     let c = shape.input.c;
     for (pixel, out) in output.chunks_exact_mut(c).enumerate() {
-        let Under { first, n: [n_y, n_x], steps: [down, right] } = shape.under(pixel);
+        let under = shape.under(pixel);
         let (blocks, rest) = out.as_chunks_mut::<MAX_CHANNELS>();
         let first_of_rest = blocks.len() * MAX_CHANNELS;
         for (block, out) in blocks.iter_mut().enumerate() {
             let mut most = [T::MIN; MAX_CHANNELS];
-            for i in 0..n_y {
-                for j in 0..n_x {
-                    let x = &input[(first + i * down + j * right) * c + block * MAX_CHANNELS..][..MAX_CHANNELS];
-                    for (most, x) in most.iter_mut().zip(x) {
-                        *most = (*most).max(*x);
-                    }
-                }
-            }
+            raise(under, &input[block * MAX_CHANNELS..], c, &mut most);
             *out = most;
         }
-        if rest.is_empty() {
-            continue;
+        if !rest.is_empty() {
+            rest.fill(T::MIN);
+            raise(under, &input[first_of_rest..], c, rest);
         }
-        rest.fill(T::MIN);
-        for i in 0..n_y {
-            for j in 0..n_x {
-                let x = &input[(first + i * down + j * right) * c + first_of_rest..];
-                for (most, x) in rest.iter_mut().zip(x) {
-                    *most = (*most).max(*x);
-                }
+    }
+}
+
+/// Raises `most` to the values of as many channels of the pixels `under` a window; `input` begins with the first channel.
+#[inline(always)]
+fn raise<T: Activation>(under: Under, input: &[T], c: usize, most: &mut [T]) {
+    let Under { first, n: [n_y, n_x], steps: [down, right] } = under;
+    for i in 0..n_y {
+        for j in 0..n_x {
+            let x = &input[(first + i * down + j * right) * c..][..most.len()];
+            for (most, x) in most.iter_mut().zip(x) {
+                *most = (*most).max(*x);
             }
         }
     }
@@ -225,54 +199,36 @@ pub fn global_sum(
     Ok(())
 }
 
-fn sum_i8(isa: Isa, zero_point: i32, input: &[i8], output: &mut [i32]) {
-    match isa {
-        #[cfg(target_arch = "x86_64")]
-        // SAFETY: the caller vouches for the CPU.
-        Isa::Avx512Vnni => unsafe { sum_i8_avx512(zero_point, input, output) },
-        #[cfg(target_arch = "x86_64")]
-        // SAFETY: as above.
-        Isa::Avx2 => unsafe { sum_i8_avx2(zero_point, input, output) },
-        _ => sum(zero_point, input, output),
-    }
+in_vectors_of_each_isa! {
+    fn sum_i8(zero_point: i32, input: &[i8], output: &mut [i32]) = sum
 }
 
-#[cfg(target_arch = "x86_64")]
-#[target_feature(enable = "avx512f,avx512bw,avx512vl")]
-unsafe fn sum_i8_avx512(zero_point: i32, input: &[i8], output: &mut [i32]) {
-    sum(zero_point, input, output);
-}
-
-#[cfg(target_arch = "x86_64")]
-#[target_feature(enable = "avx2")]
-unsafe fn sum_i8_avx2(zero_point: i32, input: &[i8], output: &mut [i32]) {
-    sum(zero_point, input, output);
-}
-
-/// Shaped as [`maximum`].
+/// In blocks as [`maximum`].
 #[inline(always)]
 fn sum<T: Activation>(zero_point: i32, input: &[T], output: &mut [i32]) {
     let c = output.len().max(1);
-    let n_pixels = input.len() / c;
     // Wrapping like the sums themselves.
-    let all_zero_points = zero_point.wrapping_mul(n_pixels as i32);
+    let start = zero_point.wrapping_mul((input.len() / c) as i32).wrapping_neg();
     let (blocks, rest) = output.as_chunks_mut::<CHANNELS>();
     let first_of_rest = blocks.len() * CHANNELS;
     for (block, sums) in blocks.iter_mut().enumerate() {
-        let mut total = [all_zero_points.wrapping_neg(); CHANNELS];
-        for pixel in 0..n_pixels {
-            let x = &input[pixel * c + block * CHANNELS..][..CHANNELS];
-            for (total, x) in total.iter_mut().zip(x) {
-                *total = total.wrapping_add(x.to_i32());
-            }
+        let mut totals = [start; CHANNELS];
+        for pixel in input.chunks_exact(c) {
+            add_to(&mut totals, &pixel[block * CHANNELS..]);
         }
-        *sums = total;
+        *sums = totals;
     }
-    rest.fill(all_zero_points.wrapping_neg());
-    for pixel in 0..n_pixels {
-        for (total, x) in rest.iter_mut().zip(&input[pixel * c + first_of_rest..]) {
-            *total = total.wrapping_add(x.to_i32());
-        }
+    rest.fill(start);
+    for pixel in input.chunks_exact(c) {
+        add_to(rest, &pixel[first_of_rest..]);
+    }
+}
+
+/// Adds the first channels of a pixel, as many as there are totals.
+#[inline(always)]
+fn add_to<T: Activation>(totals: &mut [i32], pixel: &[T]) {
+    for (total, x) in totals.iter_mut().zip(pixel) {
+        *total = total.wrapping_add(x.to_i32());
     }
 }
 

@@ -52,11 +52,8 @@ impl Patch {
             let len = |rows: usize| rows_in(shape, rows) * run_stride;
             let rows = match shape.output.h {
                 all if len(all) <= WHOLE_BYTES && shape.weights_len() >= WHOLE_WEIGHTS_MIN => all,
-                all => {
-                    let rows_in = PANEL_BYTES / run_stride;
-                    let rows = rows_in.saturating_sub(window.kernel[0]) / window.stride[0] + 1;
-                    if rows_in < window.kernel[0] { 1 } else { rows.min(all) }
-                }
+                // As many as fit, and at least one.
+                all => ((PANEL_BYTES / run_stride).saturating_sub(window.kernel[0]) / window.stride[0] + 1).min(all),
             };
             let n_pixels = rows * shape.output.w;
             let is_linear = window.kernel == [1, 1] && c.is_multiple_of(4);
