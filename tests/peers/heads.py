@@ -3,7 +3,7 @@
 
 usage: heads.py embed ASSETS CACHE        writes CACHE/NAME.emb, as unknowns.py does; what is there is kept
        heads.py draw ASSETS CACHE [--episodes 600] [--seed 0]    writes CACHE/NAME.SHOTS.draws
-       heads.py peers CACHE OUT [--only flowers] [--shots 1 5]    compares OUT, which `heads CACHE --out OUT` has filled;
+       heads.py peers CACHE OUT [--only flowers] [--shots 1 5] [--heads ncm lda]    compares OUT, which `heads CACHE --out OUT` has filled;
            exit code 1 if a bar is missed
 CACHE is not that of unknowns.py, whose programs read every .emb in it; .emb files of the same name are the same.
 Install: numpy scikit-learn; for embed also onnxruntime onnx pillow scipy. A data set that is absent is skipped with one line.
@@ -25,6 +25,8 @@ Peers, all on embeddings minus the mean of class means:
 |---|---|
 | ncm | NearestCentroid on unit vectors; the same head at one shot only, for more graft weighs how well a class is known:
         as device/heads/src/ncm.rs defines it, from NearestCentroid's centroids of the embeddings |
+| ncm-euclidean | NearestCentroid; where shots are unequal, with the term for noise of device/heads/src/euclidean.rs
+| ncm-trimmed | as ncm, of scipy's trim_mean(0.2)
 | ridge | RidgeClassifier(alpha=kappa), samples weighted 1 / n_c |
 | lda | LinearDiscriminantAnalysis("lsqr", shrinkage, priors equal), in the span of the samples at the shrinkage that means
         the same there; the first episode also in all D components at graft's own |
@@ -42,11 +44,12 @@ from unknowns import embed, photo, read, run, stored
 SETS = ["flowers", "hand_signs", "blood_cells", "omniglot", "spoken_digits", "clinc150"]
 SHOTS = [[1] * 5, [5] * 5, [10] * 5, [20] * 5, [20, 20, 1, 1, 1]]
 # Head of graft and method of Peer.
-ROWS = [("ncm", "nearest_centroid"), ("ncm", "ncm"), ("ridge", "ridge"), ("lda", "lda"), ("logistic", "logistic"),
+ROWS = [("ncm", "nearest_centroid"), ("ncm", "ncm"), ("ncm-euclidean", "euclidean"), ("ncm-trimmed", "trimmed"), ("ridge", "ridge"), ("lda", "lda"), ("logistic", "logistic"),
         ("knn", "votes"), ("knn", "neighbours"), ("rp", "ridge")]
 # Largest difference of scores, relative to the largest score of an episode: weights are f32, and softmax regression stops
 # at a gradient of 1e-6 here and a loss there.
-TOLERANCE = dict(ncm=1e-6, ridge=1e-5, lda=1e-5, logistic=2e-3, knn=1e-9, rp=1e-5)
+TOLERANCE = {"ncm": 1e-6, "ncm-euclidean": 1e-6, "ncm-trimmed": 1e-6, "ridge": 1e-5, "lda": 1e-5, "logistic": 2e-3,
+             "knn": 1e-9, "rp": 1e-5}
 
 
 def shots_of(labels):
@@ -160,15 +163,31 @@ class Peer:
         peer = NearestCentroid().fit(unit(self.x), self.y)
         return 1 - ((unit(self.q)[:, None] - peer.centroids_) ** 2).sum(2) / 2
 
-    def ncm(self, _):
+    def centroids(self):
+        """Class means of the centred embeddings, and the variance within classes."""
         from sklearn.neighbors import NearestCentroid
-        means, n = NearestCentroid().fit(self.x, self.y).centroids_, self.n
-        squared = (means**2).sum(1)
-        variance = ((self.x - means[self.y]) ** 2).sum() / max(1, n.sum() - self.n_classes)
+        means = NearestCentroid().fit(self.x, self.y).centroids_
+        return means, ((self.x - means[self.y]) ** 2).sum() / max(1, self.n.sum() - self.n_classes)
+
+    def euclidean(self, _):
+        means, variance = self.centroids()
+        distances = ((self.q[:, None] - means) ** 2).sum(2) - variance / self.n
+        return ((self.q**2).sum(1, keepdims=True) - distances) / 2 / (self.trace / self.n_classes)
+
+    def trimmed(self, _):
+        from scipy.stats import trim_mean
+        means = np.array([trim_mean(self.x[self.y == c], 0.2) for c in range(self.n_classes)])
+        return self.cosines(means - means.mean(0), self.q - means.mean(0))
+
+    def ncm(self, _):
+        return self.cosines(self.centroids()[0], self.q)
+
+    def cosines(self, means, q):
+        variance, n, squared = self.centroids()[1], self.n, (means**2).sum(1)
         own = np.maximum(squared - variance / n, 0)
         signal = own.mean() + (n - 1) / (n + 1) * (own - own.mean())
         lengths = np.sqrt((signal + variance / n) / (signal + variance))
-        return unit(self.q) @ (unit(means) * lengths[:, None]).T + (1 - signal / (signal + variance)) / 2
+        return unit(q) @ (unit(means) * lengths[:, None]).T + (1 - signal / (signal + variance)) / 2
 
     def ridge(self, lambda_rel):
         from sklearn.linear_model import RidgeClassifier
@@ -225,9 +244,9 @@ def compare(graft, peer, truth, row):
     return *accuracies, (a != b).sum(), hard.sum(), same_up_to_shift(graft, peer, row[0])
 
 
-def peers(cache, out, only, shots):
-    missed = 0
-    print(f"{'data':14} {'shots':>11} {'head':8} {'peer':18} {'graft':>6} {'peer':>6} {'differ':>7} {'not by ties':>12} {'scores':>9}")
+def peers(cache, out, only, shots, heads):
+    missed, rows = 0, [row for row in ROWS if not heads or row[0] in heads]
+    print(f"{'data':14} {'shots':>11} {'head':13} {'peer':18} {'graft':>6} {'peer':>6} {'differ':>7} {'not by ties':>12} {'scores':>9}")
     for name in SETS:
         if not os.path.exists(f"{cache}/{name}.emb") or only not in (None, name):
             continue
@@ -240,12 +259,12 @@ def peers(cache, out, only, shots):
                 strengths = json.load(f)
             n_classes, n_episodes = len(shots_each), len(strengths["ncm"])
             graft = {h: np.fromfile(f"{out}/{name}.{shot}.{h}.f64", "<f8").reshape(n_episodes, -1, n_classes) for h in strengths}
-            results = {row: [] for row in ROWS}
+            results = {row: [] for row in rows}
             for e, (support, query) in enumerate(read_draws(cache, f"{name}.{shot}")[:n_episodes]):
                 classes, y = np.unique(labels[support], return_inverse=True)
                 truth = np.searchsorted(classes, labels[query])
                 plain, wide = (Peer(v[support].astype(float), y, v[query].astype(float)) for v in (x, features))
-                for row in ROWS:
+                for row in rows:
                     head, method = row
                     scores = getattr(wide if head == "rp" else plain, method)(strengths[head][e])
                     if scores is None:
@@ -254,17 +273,17 @@ def peers(cache, out, only, shots):
                         full = plain.lda(strengths[head][e], True)
                         assert same_up_to_shift(scores, full, "lda") < 1e-5, "span and components differ"
                     results[row].append(compare(graft[head][e], scores, truth, row))
-            for (head, method), rows in results.items():
-                if not rows:
+            for (head, method), compared in results.items():
+                if not compared:
                     continue
-                mine, theirs = np.mean(rows, 0)[:2]
-                differ, hard = np.sum(rows, 0)[2:4].astype(int)
-                largest = np.max(rows, 0)[4]
+                mine, theirs = np.mean(compared, 0)[:2]
+                differ, hard = np.sum(compared, 0)[2:4].astype(int)
+                largest = np.max(compared, 0)[4]
                 other = method == "nearest_centroid" and shot != "1"
                 votes = method == "votes"  # of equal votes graft takes the nearest, scikit-learn the first
                 bad = not other and (hard > 0 or (not votes and (largest > TOLERANCE[head] or abs(mine - theirs) > 0.2)))
                 missed += bad
-                print(f"{name:14} {shot:>11} {head:8} {method:18} {mine:6.2f} {theirs:6.2f} {differ:7d} {hard:12d}"
+                print(f"{name:14} {shot:>11} {head:13} {method:18} {mine:6.2f} {theirs:6.2f} {differ:7d} {hard:12d}"
                       f" {'-' if other or votes else format(largest, '.1e'):>9}{'  another head' if other else ''}{'  MISSED' if bad else ''}", flush=True)
     return missed
 
@@ -277,10 +296,11 @@ if __name__ == "__main__":
     p.add_argument("--seed", type=int, default=0)
     p.add_argument("--only")
     p.add_argument("--shots", nargs="+")
+    p.add_argument("--heads", nargs="+")
     a = p.parse_args()
     if a.do == "peers":
         warnings.filterwarnings("ignore", module="sklearn")  # spread within classes of one sample
-        sys.exit(1 if peers(*a.dirs, a.only, a.shots) else 0)
+        sys.exit(1 if peers(*a.dirs, a.only, a.shots, a.heads) else 0)
     assets, cache = a.dirs
     os.makedirs(cache, exist_ok=True)
     for name in SETS:

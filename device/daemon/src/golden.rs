@@ -7,7 +7,7 @@ use graft_bundle::{Bundle, UncheckedBundle};
 use graft_engine::{Engine, detect_isa};
 use graft_heads::{Head, SampleSet};
 use graft_input::{Limits, prepare};
-use graft_wire::message::HeadChoice;
+use graft_wire::message::HeadKind;
 use graft_wire::{DeviceId, Digest, Label, LabelKind, Part, SampleMeta, SessionId};
 
 /// Prints per input its name, BLAKE3 of the tensor, and BLAKE3 of the embedding.
@@ -44,17 +44,9 @@ pub fn golden(bundle: &Path, dir: &Path) -> Result<(), String> {
         }
     }
     println!("set {} {}", set.len(), set.digest());
-    let heads = [
-        ("ncm", HeadChoice::Ncm),
-        ("ridge", HeadChoice::Ridge),
-        ("lda", HeadChoice::Lda),
-        ("logistic", HeadChoice::Logistic),
-        ("knn", HeadChoice::Knn),
-        ("rp", HeadChoice::Rp),
-    ];
-    for (name, choice) in heads {
-        let head = Head::train(&set, choice).map_err(|error| error.to_string())?;
-        println!("head {name} {}", head.digest());
+    for kind in HeadKind::ALL {
+        let head = Head::train(&set, kind.choice()).map_err(|error| error.to_string())?;
+        println!("head {} {}", kind.name(), head.digest());
     }
     Ok(())
 }

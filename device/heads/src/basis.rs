@@ -10,6 +10,7 @@ use crate::ncm::Ncm;
 use crate::ridge::System;
 use crate::sums::{ClassMeans, ClassSums};
 use crate::training::{TrainError, Training};
+use crate::trimmed::Trimmed;
 
 /// Sums and means of all samples.
 pub(crate) struct Whole {
@@ -25,19 +26,22 @@ impl Whole {
     }
 }
 
-/// A training view with what does not depend on the head. System and kernel are made once, when they are first asked for.
+/// A training view with what does not depend on the head. What is costly is made once, when they are first asked for.
 pub(crate) struct Basis<'a> {
     pub training: &'a Training<'a>,
     pub means: &'a ClassMeans,
     sums: &'a ClassSums,
     system: OnceCell<System<'a>>,
     logistic: OnceCell<Problem<'a>>,
+    trimmed: OnceCell<Trimmed>,
 }
 
 impl<'a> Basis<'a> {
     /// `whole` is of `training`.
     pub fn new(training: &'a Training<'a>, whole: &'a Whole) -> Self {
-        Self { training, means: &whole.means, sums: &whole.sums, system: OnceCell::new(), logistic: OnceCell::new() }
+        let (means, sums) = (&whole.means, &whole.sums);
+        let (system, logistic, trimmed) = (OnceCell::new(), OnceCell::new(), OnceCell::new());
+        Self { training, means, sums, system, logistic, trimmed }
     }
 
     /// # Errors
@@ -60,6 +64,10 @@ impl<'a> Basis<'a> {
         Ok(self.logistic.get_or_init(|| problem))
     }
 
+    pub fn trimmed(&self) -> &Trimmed {
+        self.trimmed.get_or_init(|| Trimmed::of(self.training, self.means))
+    }
+
     /// Class means without a fold, exactly those of a set that never held it.
     pub fn means_without(&self, fold: &Fold) -> ClassMeans {
         let mut sums = self.sums.clone();
@@ -74,12 +82,23 @@ impl<'a> Basis<'a> {
         self.means.updated(&sums, &changed)
     }
 
-    /// Scores `[test][C]` by the nearest-class-mean head of `means`; minus infinity for classes that these lack.
+    /// [`Self::scores_by`] the nearest-class-mean head of `means`.
     pub fn ncm_scores(&self, means: &ClassMeans, fold: &Fold) -> Vec<Vec<f64>> {
-        let ncm = Ncm::fit(means);
+        self.scores_by(means, Ncm::fit(means), fold, Ncm::scores)
+    }
+
+    /// Scores `[test][C]` by a head of `means`, None where these give none; minus infinity for classes that they lack.
+    /// `score`: what the head says of an embedding.
+    pub fn scores_by<H>(
+        &self,
+        means: &ClassMeans,
+        head: Option<H>,
+        fold: &Fold,
+        score: impl Fn(&H, &[i8]) -> Vec<f64>,
+    ) -> Vec<Vec<f64>> {
         let of = |i: &usize| {
             let mut scores = vec![f64::NEG_INFINITY; self.training.n_classes()];
-            let found = ncm.as_ref().map(|ncm| ncm.scores(self.training.samples[*i].embedding));
+            let found = head.as_ref().map(|head| score(head, self.training.samples[*i].embedding));
             for (k, class) in means.classes.iter().enumerate() {
                 // Without any direction all scores are 0, as in a head.
                 scores[*class] = found.as_ref().map_or(0.0, |found| found[k]);

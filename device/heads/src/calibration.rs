@@ -194,11 +194,8 @@ mod tests {
     use crate::training::Training;
     use alloc::format;
     use alloc::string::ToString;
-    use graft_wire::message::HeadChoice;
+    use graft_wire::message::{HeadChoice, HeadKind};
     use graft_wire::{Label, SampleMeta};
-
-    const CHOICES: [HeadChoice; 6] =
-        [HeadChoice::Ncm, HeadChoice::Ridge, HeadChoice::Lda, HeadChoice::Logistic, HeadChoice::Knn, HeadChoice::Rp];
 
     fn calibrated(set: &SampleSet, choice: HeadChoice, rate: Option<f64>) -> Result<Head, CalibrateError> {
         let mut head = Head::train(set, choice).unwrap();
@@ -326,7 +323,7 @@ mod tests {
 
     #[test]
     fn probabilities_of_judged_samples_are_probabilities() {
-        for choice in CHOICES {
+        for choice in HeadKind::ALL.map(HeadKind::choice) {
             let set = synthetic::clusters(4, 10, 32, 5);
             let head = calibrated(&set, choice, None).unwrap();
             for (.., embedding) in set.live() {
@@ -342,7 +339,9 @@ mod tests {
     fn bytes_of_fixed_sets_are_golden() {
         let rows = synthetic::rows(4, 12, 24, 8);
         let set = with_negatives(&sessions(), &rows[36..]);
-        let hashes = CHOICES.map(|choice| format!("{:.16}", calibrated(&set, choice, Some(0.1)).unwrap().digest()));
+        let hashes = HeadKind::ALL
+            .map(HeadKind::choice)
+            .map(|choice| format!("{:.16}", calibrated(&set, choice, Some(0.1)).unwrap().digest()));
         assert_eq!(
             hashes,
             [
@@ -351,7 +350,9 @@ mod tests {
                 "39cf341b524ae686",
                 "d93738f3558d10e4",
                 "d9390e6ee69c1de2",
-                "1e432ad1b1f73bdf"
+                "1e432ad1b1f73bdf",
+                "ea4227cec82dfff8",
+                "d56fd03977877da6",
             ]
         );
     }

@@ -12,7 +12,6 @@ use graft_wire::message::{ClassCounts, ConfusionCell, EvaluationSummary, HeadCho
 use crate::auto;
 use crate::basis::{Basis, Whole};
 use crate::folds::Plan;
-use crate::head::named_kind;
 use crate::recipe::Recipe;
 use crate::set::SampleSet;
 use crate::training::{TrainError, Training};
@@ -73,7 +72,7 @@ pub fn evaluate(set: &SampleSet, choice: HeadChoice) -> Result<Evaluation, Evalu
     })?;
     let whole = Whole::of(&training);
     let basis = Basis::new(&training, &whole);
-    let recipe = match named_kind(choice) {
+    let recipe = match choice.named() {
         Some(kind) => Recipe::of(kind, &basis)?,
         None => auto::choose(&basis)?.recipe,
     };
@@ -138,7 +137,7 @@ mod tests {
     use super::*;
     use crate::synthetic;
     use alloc::string::ToString;
-    use graft_wire::message::Protocol;
+    use graft_wire::message::{HeadKind, Protocol};
     use graft_wire::{Label, LabelKind, SampleMeta};
 
     #[test]
@@ -154,16 +153,7 @@ mod tests {
     #[test]
     fn figures_add_up() {
         let set = synthetic::clusters(3, 8, 24, 2);
-        let all = [
-            HeadChoice::Ncm,
-            HeadChoice::Ridge,
-            HeadChoice::Lda,
-            HeadChoice::Logistic,
-            HeadChoice::Knn,
-            HeadChoice::Rp,
-            HeadChoice::Auto,
-        ];
-        for choice in all {
+        for choice in HeadKind::ALL.map(HeadKind::choice).into_iter().chain([HeadChoice::Auto]) {
             let evaluation = evaluate(&set, choice).unwrap();
             let summary = &evaluation.summary;
             assert_eq!((summary.n, summary.n_skipped, summary.n_folds), (24, 0, 24));

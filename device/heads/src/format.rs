@@ -4,7 +4,7 @@
 //! |---|---|
 //! | magic `"grafthd\0"` | 8 |
 //! | version | u16 |
-//! | kind: 0 nearest class mean, 1 ridge, 2 discriminant analysis, 3 softmax regression, 4 neighbours, 5 projected ridge | u8 |
+//! | kind: 0 nearest class mean, 1 ridge, 2 discriminant analysis, 3 softmax regression, 4 neighbours, 5 projected ridge, 6 Euclidean nearest class mean, 7 nearest trimmed class mean | u8 |
 //! | reason, as numbered in [`ChoiceReason`] | u8 |
 //! | space | 32 |
 //! | set digest | 32 |
@@ -12,9 +12,9 @@
 //! | D | u32 |
 //! | C | u32 |
 //! | balanced accuracy; -1 where none was measured | f64 |
-//! | strength: lambda_rel; shrinkage of discriminant analysis, between 0 and 1; -1 for nearest class mean and neighbours | f64 |
+//! | strength: lambda_rel; shrinkage of discriminant analysis, between 0 and 1; -1 for nearest class means and neighbours | f64 |
 //! | labels, strictly ascending: length u8 and UTF-8 | C times |
-//! | nearest class mean: centre | f64 `[D]` |
+//! | nearest class mean, trimmed or not: centre | f64 `[D]` |
 //! | nearest class mean: offsets; others: biases | f64 `[C]` |
 //! | nearest class mean: prototypes; others: weights (projected ridge: of D as `projection` widens it) | f32 `[C, D]` |
 //!
@@ -62,6 +62,8 @@ const KIND_LDA: u8 = 2;
 const KIND_LOGISTIC: u8 = 3;
 const KIND_KNN: u8 = 4;
 const KIND_RP: u8 = 5;
+const KIND_NCM_EUCLIDEAN: u8 = 6;
+const KIND_NCM_TRIMMED: u8 = 7;
 /// Stands for a value that there is not.
 const NONE: f64 = -1.0;
 
@@ -119,6 +121,8 @@ pub enum HeadFormatError {
 pub(crate) fn encode(head: &Head) -> Vec<u8> {
     let (kind, centre, offsets, matrix) = match &head.model {
         Model::Ncm(ncm) => (KIND_NCM, &ncm.centre[..], &ncm.offsets[..], &ncm.prototypes[..]),
+        Model::NcmTrimmed(ncm) => (KIND_NCM_TRIMMED, &ncm.centre[..], &ncm.offsets[..], &ncm.prototypes[..]),
+        Model::NcmEuclidean(linear) => (KIND_NCM_EUCLIDEAN, &[][..], &linear.biases[..], &linear.weights[..]),
         Model::Ridge { ridge, .. } => (KIND_RIDGE, &[][..], &ridge.biases[..], &ridge.weights[..]),
         Model::Lda { lda, .. } => (KIND_LDA, &[][..], &lda.biases[..], &lda.weights[..]),
         Model::Logistic { logistic, .. } => (KIND_LOGISTIC, &[][..], &logistic.biases[..], &logistic.weights[..]),
@@ -177,7 +181,7 @@ pub(crate) fn decode(bytes: &[u8]) -> Result<Head, HeadFormatError> {
         return Err(HeadFormatError::Version { found: version });
     }
     let [kind, reason] = reader.take("kind")?;
-    let kind = range("kind", u32::from(kind), 0, u32::from(KIND_RP))? as u8;
+    let kind = range("kind", u32::from(kind), 0, u32::from(KIND_NCM_TRIMMED))? as u8;
     let reason = range("reason", u32::from(reason), 0, REASONS.len() as u32 - 1)?;
     let reason = REASONS.get(reason as usize).copied().unwrap_or(ChoiceReason::Named);
     let space = SpaceId(reader.take("space")?);
@@ -189,11 +193,9 @@ pub(crate) fn decode(bytes: &[u8]) -> Result<Head, HeadFormatError> {
     let lambda_rel = optional("lambda", reader.f64("lambda")?, f64::MAX)?;
     let labels = reader.labels(n_classes)?;
     let model = match (kind, lambda_rel) {
-        (KIND_NCM, None) => Model::Ncm(Ncm {
-            centre: reader.vector("centre", embedding_len)?,
-            offsets: reader.vector("offsets", n_classes)?,
-            prototypes: reader.matrix("prototypes", n_classes * embedding_len)?,
-        }),
+        (KIND_NCM, None) => Model::Ncm(reader.ncm(n_classes, embedding_len)?),
+        (KIND_NCM_TRIMMED, None) => Model::NcmTrimmed(reader.ncm(n_classes, embedding_len)?),
+        (KIND_NCM_EUCLIDEAN, None) => Model::NcmEuclidean(reader.linear(n_classes, embedding_len)?),
         (KIND_RIDGE, Some(lambda_rel)) => Model::Ridge { ridge: reader.linear(n_classes, embedding_len)?, lambda_rel },
         // At neither end is there a covariance that could be inverted, or a strength that could be found again.
         (KIND_LDA, Some(shrinkage)) if shrinkage > 0.0 && shrinkage < 1.0 => {
@@ -299,6 +301,14 @@ impl<'a> Reader<'a> {
         Ok(Linear { biases, weights: self.matrix("weights", n_classes * embedding_len)? })
     }
 
+    fn ncm(&mut self, n_classes: usize, embedding_len: usize) -> Result<Ncm, HeadFormatError> {
+        Ok(Ncm {
+            centre: self.vector("centre", embedding_len)?,
+            offsets: self.vector("offsets", n_classes)?,
+            prototypes: self.matrix("prototypes", n_classes * embedding_len)?,
+        })
+    }
+
     fn knn(&mut self, n_classes: usize, embedding_len: usize) -> Result<Knn, HeadFormatError> {
         let k = range("neighbours", self.u32("neighbours")?, 1, K_MAX)?;
         let n = range("samples kept", self.u32("samples kept")?, n_classes as u32, CLASSES_MAX as u32)? as usize;
@@ -328,11 +338,8 @@ mod tests {
     use crate::synthetic;
     use alloc::string::ToString;
     use alloc::vec;
-    use graft_wire::message::HeadChoice;
+    use graft_wire::message::{HeadChoice, HeadKind};
     use proptest::prelude::*;
-
-    const KINDS: [HeadChoice; 6] =
-        [HeadChoice::Ncm, HeadChoice::Ridge, HeadChoice::Lda, HeadChoice::Logistic, HeadChoice::Knn, HeadChoice::Rp];
 
     fn small() -> Head {
         // Centre (5, 5), prototypes (1, -1) and (-1, 1) over root 2, no offsets.
@@ -360,7 +367,7 @@ mod tests {
 
     #[test]
     fn every_kind_of_head_round_trips() {
-        for choice in KINDS.into_iter().chain([HeadChoice::Auto]) {
+        for choice in HeadKind::ALL.map(HeadKind::choice).into_iter().chain([HeadChoice::Auto]) {
             for shots in [1, 5] {
                 let head = Head::train(&synthetic::clusters(3, shots, 16, 1), choice).unwrap();
                 assert_eq!(Head::decode(&head.encode()), Ok(head), "{choice:?}");
@@ -370,7 +377,7 @@ mod tests {
 
     #[test]
     fn every_shortened_head_is_refused() {
-        for choice in KINDS {
+        for choice in HeadKind::ALL.map(HeadKind::choice) {
             let bytes = Head::train(&synthetic::clusters(2, 3, 2, 1), choice).unwrap().encode();
             // Of the 32 KiB of a projected head, every length of the first 200 bytes and some of the others.
             for n in (0..bytes.len()).filter(|n| *n < 200 || n % 97 == 0) {
@@ -391,7 +398,7 @@ mod tests {
         };
         assert_eq!(refused(0, b"x"), "bytes are not a graft head");
         assert_eq!(refused(8, &[9]), "head has version 9; this program reads 1 to 2");
-        assert_eq!(refused(10, &[9]), "head has 9 kind; allowed are 0 to 5");
+        assert_eq!(refused(10, &[9]), "head has 9 kind; allowed are 0 to 7");
         assert_eq!(refused(10, &[1]), "head holds a number in its lambda that cannot be there");
         assert_eq!(refused(80, &[0xff; 4]), "head has 4294967295 components; allowed are 1 to 8192");
         assert_eq!(refused(84, &[1]), "head has 1 classes; allowed are 2 to 4096");
@@ -444,7 +451,7 @@ mod tests {
         /// Whatever decodes is what encodes: no second encoding, no panic.
         #[test]
         fn damaged_heads_decode_to_themselves_or_not_at_all(flips in proptest::collection::vec((0usize..1000, any::<u8>()), 1..6)) {
-            for choice in KINDS {
+            for choice in HeadKind::ALL.map(HeadKind::choice) {
                 let head = Head::train(&synthetic::clusters(2, 3, 2, 1), choice).unwrap();
                 let mut bytes = head.encode();
                 for (at, to) in &flips {

@@ -39,6 +39,9 @@ pub struct Head {
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum Model {
     Ncm(Ncm),
+    NcmEuclidean(Linear),
+    /// Of trimmed means.
+    NcmTrimmed(Ncm),
     Ridge {
         ridge: Linear,
         lambda_rel: f64,
@@ -64,6 +67,8 @@ impl Model {
     pub fn recipe(&self) -> Recipe {
         match *self {
             Self::Ncm(_) => Recipe::Ncm,
+            Self::NcmEuclidean(_) => Recipe::NcmEuclidean,
+            Self::NcmTrimmed(_) => Recipe::NcmTrimmed,
             Self::Ridge { lambda_rel, .. } => Recipe::Ridge { lambda_rel },
             Self::Lda { shrinkage, .. } => Recipe::Lda { shrinkage },
             Self::Logistic { lambda_rel, .. } => Recipe::Logistic { lambda_rel },
@@ -73,25 +78,13 @@ impl Model {
     }
 }
 
-/// The kind that a choice names; None for `auto`.
-pub(crate) fn named_kind(choice: HeadChoice) -> Option<HeadKind> {
-    match choice {
-        HeadChoice::Auto => None,
-        HeadChoice::Ncm => Some(HeadKind::Ncm),
-        HeadChoice::Ridge => Some(HeadKind::Ridge),
-        HeadChoice::Lda => Some(HeadKind::Lda),
-        HeadChoice::Logistic => Some(HeadKind::Logistic),
-        HeadChoice::Knn => Some(HeadKind::Knn),
-        HeadChoice::Rp => Some(HeadKind::Rp),
-    }
-}
-
 /// The outcome of [`Head::classify`].
 #[derive(Clone, Debug, PartialEq)]
 pub struct Classified {
     /// Index into [`Head::classes`]; ties go to the smaller label.
     pub best: usize,
-    /// Per class, `[C]`. Nearest class mean: in -1..=1.5, the centred cosine at one shot. Ridge: regression output, which sums
+    /// Per class, `[C]`. Nearest class mean: in -1..=1.5, the centred cosine at one shot;
+    /// Euclidean: see `euclidean`. Ridge: regression output, which sums
     /// to 1. Discriminant analysis: log likelihood up to what all classes share. Softmax regression: log odds.
     /// Neighbours: share of votes, with nearness to break ties.
     pub scores: Vec<f64>,
@@ -158,7 +151,7 @@ impl Head {
             let recipe = Recipe::of(kind, basis)?;
             Ok::<_, TrainError>(auto::Choice { recipe, reason: ChoiceReason::Named, balanced_accuracy: None })
         };
-        let choice = match named_kind(choice) {
+        let choice = match choice.named() {
             Some(kind) => named(kind)?,
             None => auto::choose(basis)?,
         };
@@ -231,8 +224,9 @@ impl Head {
             }
         };
         let scores = match &self.model {
-            Model::Ncm(ncm) => ncm.scores(embedding),
-            Model::Ridge { ridge: linear, .. }
+            Model::Ncm(ncm) | Model::NcmTrimmed(ncm) => ncm.scores(embedding),
+            Model::NcmEuclidean(linear)
+            | Model::Ridge { ridge: linear, .. }
             | Model::Lda { lda: linear, .. }
             | Model::Logistic { logistic: linear, .. } => linear.scores(embedding),
             Model::Knn(knn) => knn.scores(embedding),
@@ -322,22 +316,17 @@ mod tests {
     use alloc::string::ToString;
     use proptest::prelude::*;
 
-    const CHOICES: [HeadChoice; 7] = [
-        HeadChoice::Ncm,
-        HeadChoice::Ridge,
-        HeadChoice::Lda,
-        HeadChoice::Logistic,
-        HeadChoice::Knn,
-        HeadChoice::Rp,
-        HeadChoice::Auto,
-    ];
+    /// All that there are.
+    fn choices() -> impl Iterator<Item = HeadChoice> {
+        HeadKind::ALL.map(HeadKind::choice).into_iter().chain([HeadChoice::Auto])
+    }
 
     /// BLAKE3 of the bytes of heads of fixed sets: the same on every CPU, or a head is not a function of its set.
     #[test]
     fn bytes_of_fixed_sets_are_golden() {
         let hashes = |n_classes, shots, d| {
             let set = synthetic::clusters(n_classes, shots, d, 42);
-            CHOICES.map(|choice| format!("{:.16}", Head::train(&set, choice).unwrap().digest()))
+            choices().map(|choice| format!("{:.16}", Head::train(&set, choice).unwrap().digest())).collect::<Vec<_>>()
         };
         // Fewer samples than components, more samples than components, one shot.
         assert_eq!(
@@ -349,6 +338,8 @@ mod tests {
                 "9e094b4e81e533ca",
                 "7da2ec4c0f20391d",
                 "3dcb4cae425a64b9",
+                "a5752ee0b3c84a48",
+                "4bb493b029a2e282",
                 "aad9445f53d8a278"
             ]
         );
@@ -361,6 +352,8 @@ mod tests {
                 "e6ddbf336fa151da",
                 "6d608fbf5711f75b",
                 "e800218692729bc2",
+                "4fd95ad0f708f5c4",
+                "9dc29d8da0cc73f0",
                 "e1299eb2ed16ec9f"
             ]
         );
@@ -373,6 +366,8 @@ mod tests {
                 "5566323cc02b442b",
                 "0234030c4d611630",
                 "d2444fb0deae6f0e",
+                "fa168a540f8895e4",
+                "edb041c374de2fab",
                 "0b80c678094d8c2a"
             ]
         );
@@ -382,7 +377,7 @@ mod tests {
     fn heads_learn_their_set() {
         let set = synthetic::clusters(4, 10, 64, 3);
         // Nine neighbours can outvote a sample.
-        for choice in CHOICES.into_iter().filter(|choice| *choice != HeadChoice::Knn) {
+        for choice in choices().filter(|choice| *choice != HeadChoice::Knn) {
             let head = Head::train(&set, choice).unwrap();
             let right = |meta: &graft_wire::SampleMeta, x| head.classes()[head.classify(x).best] == meta.label;
             assert!(set.live().all(|(_, meta, embedding)| right(meta, embedding)), "{choice:?}");
@@ -408,7 +403,7 @@ mod tests {
     #[test]
     fn a_given_strength_gives_the_head_that_chose_it() {
         let set = synthetic::clusters(3, 8, 40, 5);
-        for choice in CHOICES {
+        for choice in choices() {
             let head = Head::train(&set, choice).unwrap();
             let strength = head.lambda_rel().or(head.n_neighbours().map(f64::from)).unwrap_or(1.0);
             let given = Head::train_at(&set, head.kind(), strength).unwrap();
@@ -482,7 +477,7 @@ mod tests {
         let error = Head::train(&one, HeadChoice::Ncm).unwrap_err();
         assert_eq!(error.to_string(), "set has 1 classes with 3 samples; at least 2 classes are needed");
         let same: Vec<(u32, Vec<i8>)> = (0..6).map(|i| (i % 2, [5, 6, 7].to_vec())).collect();
-        for choice in CHOICES {
+        for choice in choices() {
             let error = Head::train(&synthetic::set_of(&same), choice).unwrap_err();
             let expected = "embeddings of all 2 classes (6 samples) have the same mean; they must differ";
             assert_eq!(error.to_string(), expected, "{choice:?}");
@@ -509,7 +504,7 @@ mod tests {
                 shuffled.insert(synthetic::meta(*class, number), row).unwrap();
             }
             let sorted = synthetic::set_of(&rows);
-            for choice in CHOICES {
+            for choice in choices() {
                 let bytes = |set: &SampleSet| Head::train(set, choice).unwrap().encode();
                 prop_assert_eq!(bytes(&sorted), bytes(&shuffled));
             }

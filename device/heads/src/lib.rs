@@ -8,7 +8,7 @@
 //! - [`mod@evaluate`]: leave-one-session-out and leave-one-out; `auto` chooses a head with it;
 //! - [`calibration`]: p-values that reject the unknown at a stated rate (`known` is their score), probabilities;
 //! - [`mod@suspects`], [`mod@duplicates`]: samples to look at; [`compare`]: a new head against the old one;
-//! - `ncm`, `ridge`, `lda`, `logistic`, `knn`, `projection`: the solvers, on integer sums (`sums`) and one symmetric factorisation
+//! - `ncm`, `euclidean` and `trimmed`, `ridge`, `lda`, `logistic`, `knn`, `projection`: the solvers, on integer sums (`sums`) and one symmetric factorisation
 //!   (`tridiagonal`); `recipe` has what they share.
 //!
 //! Same set, same bits, on every CPU: sums are integers, centring happens in integers, and all that is floating
@@ -29,6 +29,7 @@ mod calibration_format;
 mod cholesky;
 pub mod compare;
 pub mod duplicates;
+mod euclidean;
 pub mod evaluate;
 mod folds;
 pub mod format;
@@ -53,6 +54,7 @@ mod synthetic;
 mod temperature;
 mod training;
 mod tridiagonal;
+mod trimmed;
 mod vector;
 
 pub use calibration::{CalibrateError, Calibration};

@@ -28,10 +28,11 @@ impl Head {
     /// The numbers behind [`Head::classify`]; None for neighbours and for a projection, which no matrix is.
     pub fn numbers(&self) -> Option<HeadNumbers<'_>> {
         Some(match &self.model {
-            Model::Ncm(ncm) => {
+            Model::Ncm(ncm) | Model::NcmTrimmed(ncm) => {
                 HeadNumbers::Cosine { centre: &ncm.centre, matrix: &ncm.prototypes, offsets: &ncm.offsets }
             }
-            Model::Ridge { ridge: linear, .. }
+            Model::NcmEuclidean(linear)
+            | Model::Ridge { ridge: linear, .. }
             | Model::Lda { lda: linear, .. }
             | Model::Logistic { logistic: linear, .. } => {
                 HeadNumbers::Linear { matrix: &linear.weights, offsets: &linear.biases }

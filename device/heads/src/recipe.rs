@@ -10,11 +10,12 @@ use crate::folds::{Fold, Plan, Predictions, grouped};
 use crate::head::Model;
 use crate::knn::{self, Knn};
 use crate::leave_out::{Scores, left_out_scores};
+use crate::linear::Linear;
 use crate::ncm::Ncm;
 use crate::projection::with_projected;
 use crate::training::TrainError;
 use crate::vector::argmax;
-use crate::{lda, logistic};
+use crate::{euclidean, lda, logistic};
 
 /// Work of refits for left-out scores, in multiplications of one pass over a kernel: 25 samples of 5 classes are refitted
 /// for every fold, 1,000 of 20 for ten groups of folds.
@@ -26,6 +27,8 @@ const REFITS_MIN: usize = 5;
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) enum Recipe {
     Ncm,
+    NcmEuclidean,
+    NcmTrimmed,
     Ridge { lambda_rel: f64 },
     Lda { shrinkage: f64 },
     Logistic { lambda_rel: f64 },
@@ -41,6 +44,8 @@ impl Recipe {
     pub fn of(kind: HeadKind, basis: &Basis<'_>) -> Result<Self, TrainError> {
         Ok(match kind {
             HeadKind::Ncm => Self::Ncm,
+            HeadKind::NcmEuclidean => Self::NcmEuclidean,
+            HeadKind::NcmTrimmed => Self::NcmTrimmed,
             HeadKind::Ridge => Self::Ridge { lambda_rel: basis.system()?.choose_lambda()? },
             HeadKind::Lda => Self::Lda { shrinkage: lda::choose_shrinkage(basis.system()?)? },
             HeadKind::Logistic => Self::Logistic { lambda_rel: logistic::LAMBDA_REL },
@@ -57,6 +62,8 @@ impl Recipe {
         let is_lambda = strength > 0.0 && strength.is_finite();
         match kind {
             HeadKind::Ncm => Some(Self::Ncm),
+            HeadKind::NcmEuclidean => Some(Self::NcmEuclidean),
+            HeadKind::NcmTrimmed => Some(Self::NcmTrimmed),
             HeadKind::Ridge if is_lambda => Some(Self::Ridge { lambda_rel: strength }),
             HeadKind::Lda if is_lambda && strength < 1.0 => Some(Self::Lda { shrinkage: strength }),
             HeadKind::Logistic if is_lambda => Some(Self::Logistic { lambda_rel: strength }),
@@ -71,6 +78,8 @@ impl Recipe {
     pub fn kind(&self) -> HeadKind {
         match self {
             Self::Ncm => HeadKind::Ncm,
+            Self::NcmEuclidean => HeadKind::NcmEuclidean,
+            Self::NcmTrimmed => HeadKind::NcmTrimmed,
             Self::Ridge { .. } => HeadKind::Ridge,
             Self::Lda { .. } => HeadKind::Lda,
             Self::Logistic { .. } => HeadKind::Logistic,
@@ -82,7 +91,7 @@ impl Recipe {
     /// Relative strength of ridge (projected or not) and softmax regression, shrinkage of discriminant analysis.
     pub fn strength(&self) -> Option<f64> {
         match *self {
-            Self::Ncm | Self::Knn { .. } => None,
+            Self::Ncm | Self::NcmEuclidean | Self::NcmTrimmed | Self::Knn { .. } => None,
             Self::Ridge { lambda_rel } | Self::Logistic { lambda_rel } | Self::Rp { lambda_rel } => Some(lambda_rel),
             Self::Lda { shrinkage } => Some(shrinkage),
         }
@@ -93,8 +102,11 @@ impl Recipe {
     /// # Errors
     /// [`TrainError`] of the solver.
     pub fn fit(&self, basis: &Basis<'_>) -> Result<Model, TrainError> {
+        let no_spread = || basis.training.no_spread();
         Ok(match *self {
-            Self::Ncm => Model::Ncm(Ncm::fit(basis.means).ok_or_else(|| basis.training.no_spread())?),
+            Self::Ncm => Model::Ncm(Ncm::fit(basis.means).ok_or_else(no_spread)?),
+            Self::NcmEuclidean => Model::NcmEuclidean(euclidean::fit(basis.means).ok_or_else(no_spread)?),
+            Self::NcmTrimmed => Model::NcmTrimmed(Ncm::fit(&basis.trimmed().means).ok_or_else(no_spread)?),
             Self::Ridge { lambda_rel } => Model::Ridge { ridge: basis.system()?.fit(lambda_rel)?, lambda_rel },
             Self::Lda { shrinkage } => Model::Lda { lda: lda::fit(basis.system()?, shrinkage)?, shrinkage },
             Self::Logistic { lambda_rel } => {
@@ -120,7 +132,20 @@ impl Recipe {
     /// [`TrainError`] of the solver.
     pub fn left_out_scores(&self, basis: &Basis<'_>, folds: &[Fold]) -> Result<Vec<Vec<Vec<f64>>>, TrainError> {
         match *self {
-            Self::Ncm => Ok(folds.iter().map(|fold| basis.ncm_scores(&basis.means_without(fold), fold)).collect()),
+            Self::Ncm | Self::NcmEuclidean | Self::NcmTrimmed => Ok(folds
+                .iter()
+                .map(|fold| {
+                    let means = basis.means_without(fold);
+                    match self {
+                        Self::NcmEuclidean => basis.scores_by(&means, euclidean::fit(&means), fold, Linear::scores),
+                        Self::NcmTrimmed => {
+                            let means = basis.trimmed().means_without(basis.training, &means, fold);
+                            basis.ncm_scores(&means, fold)
+                        }
+                        _ => basis.ncm_scores(&means, fold),
+                    }
+                })
+                .collect()),
             Self::Ridge { lambda_rel } => {
                 let system = basis.system()?;
                 left_out_scores(&system.solve(lambda_rel, system.kappa(lambda_rel))?, folds, Scores::Ridge)

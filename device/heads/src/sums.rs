@@ -165,6 +165,22 @@ impl ClassMeans {
         means
     }
 
+    /// The same with other means: for a class number, sums `[D]` and how many values each is of.
+    pub fn with_sums(&self, mut sums_of: impl FnMut(usize) -> (Vec<i64>, u32)) -> Self {
+        let mut means = self.clone();
+        means.rows.clear();
+        means.total.fill(0);
+        for class in &self.classes {
+            let (sums, count) = sums_of(*class);
+            let row = sums.iter().map(|sum| divide(*sum, count));
+            for (total, mean) in means.total.iter_mut().zip(row) {
+                *total += mean;
+                means.rows.push(mean);
+            }
+        }
+        means
+    }
+
     /// Class mean minus centre, `[D]`, for the k-th class that has samples; one rounding each.
     pub fn centred_mean(&self, k: usize) -> Vec<f64> {
         let row = &self.rows[k * self.embedding_len..][..self.embedding_len];

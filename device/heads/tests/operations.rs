@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use graft_heads::{Head, SampleSet};
-use graft_wire::message::HeadChoice;
+use graft_wire::message::{HeadChoice, HeadKind};
 use graft_wire::{DeviceId, Digest, Label, LabelKind, Part, SampleId, SampleMeta, SessionId, SpaceId};
 
 const SPACE: SpaceId = SpaceId([3; 32]);
@@ -12,16 +12,6 @@ const N_BOARDS: usize = 3;
 const N_OPERATIONS: u32 = 10_000;
 /// Heads are compared after as many operations.
 const COMPARED_EVERY: u32 = 500;
-const CHOICES: [HeadChoice; 7] = [
-    HeadChoice::Ncm,
-    HeadChoice::Ridge,
-    HeadChoice::Lda,
-    HeadChoice::Logistic,
-    HeadChoice::Knn,
-    HeadChoice::Rp,
-    HeadChoice::Auto,
-];
-
 /// Knuth's MMIX linear congruential generator.
 struct Random(u64);
 
@@ -107,7 +97,7 @@ fn heads_after_ten_thousand_operations_equal_fits_from_scratch() {
                 let scratch = plain.scratch();
                 assert_eq!(set.digest(), scratch.digest(), "after {operation}");
                 n_samples.push(set.len());
-                for choice in CHOICES {
+                for choice in HeadKind::ALL.map(HeadKind::choice).into_iter().chain([HeadChoice::Auto]) {
                     let bytes = |set: &SampleSet| Head::train(set, choice).unwrap().encode();
                     assert!(bytes(set) == bytes(&scratch), "{choice:?} after {operation} operations");
                     n_compared += 1;
@@ -115,7 +105,7 @@ fn heads_after_ten_thousand_operations_equal_fits_from_scratch() {
             }
         }
     }
-    assert_eq!(n_compared, 20 * N_BOARDS * CHOICES.len());
+    assert_eq!(n_compared, 20 * N_BOARDS * (HeadKind::ALL.len() + 1));
     let (least, most) = (n_samples.iter().min().unwrap(), n_samples.iter().max().unwrap());
     assert!(*least < D && *most > D, "both forms of the solvers: {least} to {most} samples");
 }

@@ -22,6 +22,17 @@ pub enum HeadChoice {
     Knn,
     /// Ridge regression on a random projection with a rectifier.
     Rp,
+    /// Nearest class mean in Euclidean distance.
+    NcmEuclidean,
+    /// Nearest class mean, centred, of trimmed means.
+    NcmTrimmed,
+}
+
+impl HeadChoice {
+    /// The kind that is named; None for [`Self::Auto`].
+    pub fn named(self) -> Option<HeadKind> {
+        HeadKind::ALL.into_iter().find(|kind| kind.choice() == self)
+    }
 }
 
 /// Kind of a trained head.
@@ -39,6 +50,44 @@ pub enum HeadKind {
     Knn,
     /// Ridge regression on a random projection with a rectifier.
     Rp,
+    /// Nearest class mean in Euclidean distance.
+    NcmEuclidean,
+    /// Nearest class mean, centred, of trimmed means.
+    NcmTrimmed,
+}
+
+impl HeadKind {
+    /// Every kind once.
+    pub const ALL: [Self; 8] =
+        [Self::Ncm, Self::Ridge, Self::Lda, Self::Logistic, Self::Knn, Self::Rp, Self::NcmEuclidean, Self::NcmTrimmed];
+
+    /// What names it.
+    pub fn choice(self) -> HeadChoice {
+        match self {
+            Self::Ncm => HeadChoice::Ncm,
+            Self::Ridge => HeadChoice::Ridge,
+            Self::Lda => HeadChoice::Lda,
+            Self::Logistic => HeadChoice::Logistic,
+            Self::Knn => HeadChoice::Knn,
+            Self::Rp => HeadChoice::Rp,
+            Self::NcmEuclidean => HeadChoice::NcmEuclidean,
+            Self::NcmTrimmed => HeadChoice::NcmTrimmed,
+        }
+    }
+
+    /// Its name, as on the command line.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Ncm => "ncm",
+            Self::Ridge => "ridge",
+            Self::Lda => "lda",
+            Self::Logistic => "logistic",
+            Self::Knn => "knn",
+            Self::Rp => "rp",
+            Self::NcmEuclidean => "ncm-euclidean",
+            Self::NcmTrimmed => "ncm-trimmed",
+        }
+    }
 }
 
 /// Why `auto` took what it took.

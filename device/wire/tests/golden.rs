@@ -137,6 +137,8 @@ fn requests_about_heads_are_golden() {
     check_request(Request::Evaluate { head: HeadChoice::Logistic }, "0d 04");
     check_request(Request::Evaluate { head: HeadChoice::Knn }, "0d 05");
     check_request(Request::Evaluate { head: HeadChoice::Rp }, "0d 06");
+    check_request(Request::Evaluate { head: HeadChoice::NcmEuclidean }, "0d 07");
+    check_request(Request::Evaluate { head: HeadChoice::NcmTrimmed }, "0d 08");
     check_request(Request::PullHead { offset: 0 }, "11 00");
     check_request(Request::PushHead { head: &[1, 2, 3] }, "12 03 010203");
     let train = |unknown| Request::TrainChecked { head: HeadChoice::Auto, force: false, unknown };

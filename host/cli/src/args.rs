@@ -377,6 +377,10 @@ pub enum SamplesCommand {
 pub enum HeadArg {
     /// Nearest class mean, centred.
     Ncm,
+    /// Nearest class mean in Euclidean distance.
+    NcmEuclidean,
+    /// Nearest class mean without the least and greatest fifth of each component.
+    NcmTrimmed,
     /// Ridge regression.
     Ridge,
     /// Linear discriminant analysis with one shrunk covariance for all classes.

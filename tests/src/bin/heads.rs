@@ -15,7 +15,7 @@ use anyhow::Result;
 use clap::Parser;
 use graft_heads::Head;
 use graft_tests::embeddings::{Draw, Embeddings, names, read_draws};
-use graft_wire::message::HeadChoice;
+use graft_wire::message::{HeadChoice, HeadKind};
 use serde_json::json;
 
 #[derive(Parser)]
@@ -39,15 +39,10 @@ struct Args {
 
 /// As heads.py names them; sets have what they have classes and samples for.
 const SHOTS: [&str; 6] = ["1", "5", "10", "20", "20,20,1", "20,20,1,1,1"];
-const HEADS: [(&str, HeadChoice); 7] = [
-    ("ncm", HeadChoice::Ncm),
-    ("ridge", HeadChoice::Ridge),
-    ("lda", HeadChoice::Lda),
-    ("logistic", HeadChoice::Logistic),
-    ("knn", HeadChoice::Knn),
-    ("rp", HeadChoice::Rp),
-    ("auto", HeadChoice::Auto),
-];
+/// `auto` last.
+fn heads() -> impl Iterator<Item = (&'static str, HeadChoice)> {
+    HeadKind::ALL.into_iter().map(|kind| (kind.name(), kind.choice())).chain([("auto", HeadChoice::Auto)])
+}
 /// Points that `auto` may be under the best single head, on average over data sets and equal shots.
 const UNDER_BEST_MAX: f64 = 0.5;
 /// Points that `auto` may be under nearest class mean.
@@ -58,7 +53,7 @@ fn main() -> Result<ExitCode> {
     if let Some(out) = &args.out {
         fs::create_dir_all(out)?;
     }
-    let columns: Vec<String> = HEADS.iter().map(|(name, _)| format!("{name:>11}")).collect();
+    let columns: Vec<String> = heads().map(|(name, _)| format!("{name:>14}")).collect();
     println!("{:14} {:>11} {} {:>7} {:>7}  auto took", "data", "shots", columns.concat(), "- best", "- ncm");
     let (mut under_best, mut n_broken) = (Vec::new(), 0);
     for name in names(&args.cache)?.iter().filter(|name| args.only.as_ref().is_none_or(|only| only == *name)) {
@@ -66,11 +61,11 @@ fn main() -> Result<ExitCode> {
         for shots in SHOTS.iter().filter(|shots| args.shots.as_ref().is_none_or(|only| only == *shots)) {
             let Ok(draws) = read_draws(&args.cache, &format!("{name}.{shots}")) else { continue };
             let draws = &draws[..draws.len().min(args.episodes)];
-            let outcomes = HEADS.map(|(_, choice)| choice).map(|choice| outcome(&data, draws, choice));
-            let outcomes: Vec<Outcome> = outcomes.into_iter().collect::<Result<_>>()?;
+            let outcomes: Vec<Outcome> =
+                heads().map(|(_, choice)| outcome(&data, draws, choice)).collect::<Result<_>>()?;
             let means: Vec<f64> = outcomes.iter().map(|outcome| mean(&outcome.accuracies)).collect();
-            let auto = means[HEADS.len() - 1];
-            let best = means[..HEADS.len() - 1].iter().copied().fold(0.0, f64::max);
+            let (auto, named) = (means[outcomes.len() - 1], &means[..outcomes.len() - 1]);
+            let best = named.iter().copied().fold(0.0, f64::max);
             let broken = means[0] - auto > UNDER_NCM_MAX;
             n_broken += u32::from(broken);
             if !shots.contains(',') {
@@ -79,13 +74,13 @@ fn main() -> Result<ExitCode> {
             let cells = outcomes
                 .iter()
                 .zip(&means)
-                .map(|(outcome, mean)| format!("{mean:>6.1} ±{:>3.1}", 1.96 * standard_error(&outcome.accuracies)));
+                .map(|(outcome, mean)| format!("{mean:>9.1} ±{:>3.1}", 1.96 * standard_error(&outcome.accuracies)));
             println!(
                 "{name:14} {shots:>11} {} {:>7.1} {:>7.1}  {}{}",
                 cells.collect::<String>(),
                 auto - best,
                 auto - means[0],
-                outcomes[HEADS.len() - 1].kinds(),
+                outcomes[outcomes.len() - 1].kinds(),
                 if broken { "  MISSED" } else { "" }
             );
             if let Some(out) = &args.out {
@@ -133,7 +128,7 @@ fn outcome(data: &Embeddings, draws: &[Draw], choice: HeadChoice) -> Result<Outc
         let shares: Vec<f64> = tally.values().map(|(n, n_right)| f64::from(*n_right) / f64::from(*n)).collect();
         outcome.accuracies.push(100.0 * mean(&shares));
         let strength = head.lambda_rel().or(head.n_neighbours().map(f64::from));
-        outcome.chosen.push((format!("{:?}", head.kind()).to_lowercase(), strength));
+        outcome.chosen.push((head.kind().name().to_owned(), strength));
     }
     Ok(outcome)
 }
@@ -141,9 +136,9 @@ fn outcome(data: &Embeddings, draws: &[Draw], choice: HeadChoice) -> Result<Outc
 /// `NAME.json` with the strengths of each head, and `NAME.HEAD.f64` with its scores, little-endian.
 fn write(out: &std::path::Path, name: &str, outcomes: &[Outcome]) -> Result<()> {
     let mut strengths = serde_json::Map::new();
-    for ((head, _), outcome) in HEADS.iter().zip(outcomes) {
+    for ((head, _), outcome) in heads().zip(outcomes) {
         let values: Vec<Option<f64>> = outcome.chosen.iter().map(|(_, strength)| *strength).collect();
-        strengths.insert((*head).to_owned(), json!(values));
+        strengths.insert(head.to_owned(), json!(values));
         let bytes: Vec<u8> = outcome.scores.iter().flat_map(|score| score.to_le_bytes()).collect();
         fs::write(out.join(format!("{name}.{head}.f64")), bytes)?;
     }

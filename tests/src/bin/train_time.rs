@@ -35,6 +35,7 @@ const N_CLASSES: u32 = 20;
 type Row = (&'static str, HeadChoice, Option<(HeadKind, f64)>);
 const HEADS: [Row; 7] = [
     ("ncm", HeadChoice::Ncm, Some((HeadKind::Ncm, 1.0))),
+    ("ncm-trimmed", HeadChoice::NcmTrimmed, Some((HeadKind::NcmTrimmed, 1.0))),
     ("ridge", HeadChoice::Ridge, Some((HeadKind::Ridge, 1.0))),
     ("lda", HeadChoice::Lda, Some((HeadKind::Lda, 0.5))),
     ("logistic", HeadChoice::Logistic, Some((HeadKind::Logistic, 0.03))),

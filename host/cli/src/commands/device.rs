@@ -5,7 +5,7 @@ use graft_wire::message::{BundleInfo, DeviceInfo};
 use serde_json::{Value, json};
 
 use super::Done;
-use super::train::{head_json, kind_name};
+use super::train::head_json;
 use crate::args::DeviceCommand;
 use crate::context::Context;
 use crate::devices::{self, Device};
@@ -71,7 +71,7 @@ fn info_lines(info: &DeviceInfo) -> Vec<String> {
         None => "none".to_owned(),
         Some(head) => format!(
             "{} on {} of {}{}",
-            kind_name(head.kind),
+            head.kind.name(),
             count(head.n_samples, "sample"),
             count(head.n_classes, "class"),
             if head.stale { "; samples have changed since: graft train" } else { "" }

@@ -5,14 +5,14 @@ use std::path::Path;
 
 use graft_client::{Board, CallError, EvaluationReport, ReviewReport};
 use graft_heads::wilson_interval;
-use graft_wire::message::{HeadChoice, HeadKind, Protocol, SampleRow};
+use graft_wire::message::{HeadChoice, Protocol, SampleRow};
 use graft_wire::{Label, LabelKind, SessionId, WireError};
 use serde_json::{Value, json};
 
 use super::Done;
 use super::predict::Session;
 use super::review;
-use super::train::{choice, kind_name};
+use super::train::choice;
 use crate::args::EvalArgs;
 use crate::context::Context;
 use crate::devices;
@@ -135,7 +135,7 @@ fn on_folder(context: &Context, args: &EvalArgs, dir: &Path) -> Result<Evaluated
         "schema": "graft.eval/1", "device": session.device.name, "device_id": session.device.id().to_string(),
         "space": session.device.bundle()?.space.to_string(), "protocol": "folder",
         "head": session.device.info.head.as_ref().map(|h| h.digest.to_string()),
-        "kind": session.device.info.head.as_ref().map(|h| kind_name(h.kind)),
+        "kind": session.device.info.head.as_ref().map(|h| h.kind.name()),
         "n_skipped": skipped.len(), "skipped": skipped.json(), "n_negatives": n_negatives, "n_rejected": n_rejected,
     });
     let failure = skipped.verdict(n_used, args.strict, &dir.display().to_string()).err();
@@ -147,14 +147,7 @@ fn on_own_samples(context: &Context, args: &EvalArgs) -> Result<Evaluated, CliEr
     let space = device.bundle()?.space;
     let head = match (args.head, &device.info.head) {
         (Some(head), _) => choice(head),
-        (None, Some(head)) => match head.kind {
-            HeadKind::Ncm => HeadChoice::Ncm,
-            HeadKind::Ridge => HeadChoice::Ridge,
-            HeadKind::Lda => HeadChoice::Lda,
-            HeadKind::Logistic => HeadChoice::Logistic,
-            HeadKind::Knn => HeadChoice::Knn,
-            HeadKind::Rp => HeadChoice::Rp,
-        },
+        (None, Some(head)) => head.kind.choice(),
         (None, None) => HeadChoice::Auto,
     };
     let report = match device.try_call(|board| board.evaluate(head)) {
@@ -173,7 +166,7 @@ fn on_own_samples(context: &Context, args: &EvalArgs) -> Result<Evaluated, CliEr
         Protocol::LeaveOneSessionOut => "leaving out one session at a time",
         Protocol::LeaveOneOut => "leaving out one input at a time, because sessions leave under 80 % to count",
     };
-    context.output.line(format!("{} head, {how}, {}", kind_name(summary.kind), count(summary.n_folds, "fold")));
+    context.output.line(format!("{} head, {how}, {}", summary.kind.name(), count(summary.n_folds, "fold")));
     if summary.n_skipped > 0 {
         let rows = device.call(Board::samples)?;
         context.output.warn(format!(
@@ -190,7 +183,7 @@ fn on_own_samples(context: &Context, args: &EvalArgs) -> Result<Evaluated, CliEr
             Protocol::LeaveOneSessionOut => "leave_one_session_out",
             Protocol::LeaveOneOut => "leave_one_out",
         },
-        "kind": kind_name(summary.kind), "n_folds": summary.n_folds, "n_skipped": summary.n_skipped,
+        "kind": summary.kind.name(), "n_folds": summary.n_folds, "n_skipped": summary.n_skipped,
     });
     if let (Value::Object(all), Value::Object(found)) = (&mut object, review::json(&review)) {
         all.extend(found);

@@ -10,7 +10,6 @@ use serde_json::json;
 
 use super::Done;
 use super::collect::read_bundle;
-use super::train::kind_name;
 use crate::args::{ExportArgs, ExportFormat, ExportPrecision};
 use crate::context::Context;
 use crate::devices;
@@ -36,7 +35,7 @@ pub fn run(context: &Context, args: &ExportArgs) -> Result<Done, CliError> {
         CliError::new(Exit::Incompatible, format!("{}: {}", device.name, chain(&error)))
             .with_help(format!("compare versions: graft --version and graft device info -d {}", device.name))
     })?;
-    let kind = kind_name(head.kind());
+    let kind = head.kind().name();
     let exported = Exported::of(&head, kind).ok_or_else(|| {
         CliError::failed(format!(
             "{}: a {kind} head is no matrix and cannot be exported; ncm, ridge, lda and logistic can",

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use super::Done;
 use super::sync::{changes, difference, load, store_error};
-use super::train::{choice, head_json, kind_name};
+use super::train::{choice, head_json};
 use crate::args::PushArgs;
 use crate::context::Context;
 use crate::devices::{self, Device};
@@ -125,7 +125,7 @@ fn push_head(
     };
     let what = format!(
         "{} head on {} of {}",
-        kind_name(head.kind()),
+        head.kind().name(),
         count(head.n_samples(), "sample"),
         count(head.classes().len() as u64, "class")
     );

@@ -2,7 +2,7 @@
 
 use graft_client::{CallError, TrainReport};
 use graft_wire::WireError;
-use graft_wire::message::{ChoiceReason, HeadChoice, HeadComparison, HeadInfo, HeadKind, RejectionInfo};
+use graft_wire::message::{ChoiceReason, HeadChoice, HeadComparison, HeadInfo, RejectionInfo};
 use serde_json::{Value, json};
 
 use super::Done;
@@ -22,7 +22,7 @@ pub fn run(context: &Context, args: &TrainArgs) -> Result<Done, CliError> {
         let TrainReport { head, rejection, comparison } = asked.map_err(|error| explained(&error, &device.name))?;
         context.output.line(format!(
             "trained {} on {} of {} in {:.1} ms ({})",
-            kind_name(head.kind),
+            head.kind.name(),
             count(head.n_samples, "sample"),
             count(head.n_classes, "class"),
             f64::from(head.train_us) / 1e3,
@@ -110,19 +110,9 @@ pub fn choice(head: HeadArg) -> HeadChoice {
         HeadArg::Logistic => HeadChoice::Logistic,
         HeadArg::Knn => HeadChoice::Knn,
         HeadArg::Rp => HeadChoice::Rp,
+        HeadArg::NcmEuclidean => HeadChoice::NcmEuclidean,
+        HeadArg::NcmTrimmed => HeadChoice::NcmTrimmed,
         HeadArg::Auto => HeadChoice::Auto,
-    }
-}
-
-/// A kind of head in one word.
-pub fn kind_name(kind: HeadKind) -> &'static str {
-    match kind {
-        HeadKind::Ncm => "ncm",
-        HeadKind::Ridge => "ridge",
-        HeadKind::Lda => "lda",
-        HeadKind::Logistic => "logistic",
-        HeadKind::Knn => "knn",
-        HeadKind::Rp => "rp",
     }
 }
 
@@ -152,7 +142,7 @@ pub fn reason_text(head: &HeadInfo) -> String {
 /// A head for `--json`.
 pub fn head_json(head: &HeadInfo) -> Value {
     json!({
-        "kind": kind_name(head.kind), "reason": reason_name(head.reason), "n_samples": head.n_samples,
+        "kind": head.kind.name(), "reason": reason_name(head.reason), "n_samples": head.n_samples,
         "n_classes": head.n_classes, "lambda_rel": head.lambda_rel, "balanced_accuracy": head.balanced_accuracy,
         "stale": head.stale, "head": head.digest.to_string(), "space": head.space.to_string(),
         "set_digest": head.set_digest.to_string(),
