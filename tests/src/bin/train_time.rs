@@ -33,7 +33,7 @@ struct Args {
 const N_CLASSES: u32 = 20;
 /// Head, what it is at a given strength, and that strength.
 type Row = (&'static str, HeadChoice, Option<(HeadKind, f64)>);
-const HEADS: [Row; 7] = [
+const HEADS: [Row; 8] = [
     ("ncm", HeadChoice::Ncm, Some((HeadKind::Ncm, 1.0))),
     ("ncm-trimmed", HeadChoice::NcmTrimmed, Some((HeadKind::NcmTrimmed, 1.0))),
     ("ridge", HeadChoice::Ridge, Some((HeadKind::Ridge, 1.0))),

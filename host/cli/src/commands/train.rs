@@ -152,6 +152,7 @@ pub fn head_json(head: &HeadInfo) -> Value {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use graft_wire::message::HeadKind;
     use graft_wire::{Digest, SpaceId};
 
     #[test]
