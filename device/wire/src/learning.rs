@@ -12,7 +12,8 @@ pub enum HeadChoice {
     Ncm,
     /// Ridge regression on one-hot targets.
     Ridge,
-    /// The best of [`HeadKind::Ncm`], [`HeadKind::Ridge`] and [`HeadKind::Lda`] by leave-one-session-out.
+    /// The better of [`HeadKind::Ridge`] and [`HeadKind::Lda`] by leave-one-session-out; where samples per class are uneven,
+    /// [`HeadKind::Ncm`] unless one of these is clearly better.
     Auto,
     /// Linear discriminant analysis with a shared, shrunk covariance.
     Lda,
@@ -99,7 +100,8 @@ pub enum ChoiceReason {
     BestBySession,
     /// Best balanced accuracy by leave-one-out, because sessions leave too few samples to compare.
     BestByOne,
-    /// Some class has one sample only, or nothing can be left out: nearest class mean is safest.
+    /// Some class has one sample only, or nothing can be left out: ridge where samples per class are even, else nearest
+    /// class mean.
     OneShot,
     /// The head came without its set.
     Pushed,

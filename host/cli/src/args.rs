@@ -391,7 +391,7 @@ pub enum HeadArg {
     Knn,
     /// Ridge regression on a random projection with a rectifier.
     Rp,
-    /// The best of ncm, ridge and lda by leaving out sessions.
+    /// Ridge or lda, or ncm where samples per class are uneven, by leaving out sessions.
     #[default]
     Auto,
 }
