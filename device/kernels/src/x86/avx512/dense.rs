@@ -432,9 +432,10 @@ impl Job<'_> {
         out: *mut i8,
     ) {
         unsafe {
-            let sums = self.accumulate::<V, P, LINEAR>(panel, offsets);
-            for (p, sums) in sums.into_iter().enumerate() {
-                self.header.finish::<V, FORM>(sums, self.n_channels, self.target, out.add(p * self.stride));
+            let mut results = self.accumulate::<V, P, LINEAR>(panel, offsets);
+            self.header.requantize_all::<V, FORM>(&mut results, self.target);
+            for (p, result) in results.into_iter().enumerate() {
+                self.target.store(result, self.n_channels, out.add(p * self.stride));
             }
         }
     }
@@ -450,9 +451,10 @@ impl Job<'_> {
         out: *mut i8,
     ) {
         unsafe {
-            let sums = self.accumulate::<V, P, LINEAR>(panel, offsets);
-            for (p, sums) in sums.into_iter().enumerate().take(n) {
-                self.header.finish::<V, FORM>(sums, self.n_channels, self.target, out.add(p * self.stride));
+            let mut results = self.accumulate::<V, P, LINEAR>(panel, offsets);
+            self.header.requantize_all::<V, FORM>(&mut results, self.target);
+            for (p, result) in results.into_iter().enumerate().take(n) {
+                self.target.store(result, self.n_channels, out.add(p * self.stride));
             }
         }
     }

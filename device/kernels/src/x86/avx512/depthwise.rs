@@ -109,6 +109,7 @@ pub(in crate::x86) unsafe fn depthwise(
     // SAFETY: the CPU has the instructions.
     let target = unsafe { Target::new(clamp) };
     let (n_rows, n_quads) = (n_rows(shape), n_quads(shape));
+    let padding = [zero_point_in as i8; BLOCK];
     let mut blocks = packed;
     for first in firsts(shape) {
         let (n, n_vectors) = block_at(shape, first);
@@ -118,16 +119,22 @@ pub(in crate::x86) unsafe fn depthwise(
             Job { shape, header: Header::read(block), weights: &block[HEADER_LINES..], n_quads, n, target: &target };
         for oy in (0..shape.output.h).step_by(n_rows) {
             if n_quads == 1 && is_direct(shape, n) {
-                let rows = core::array::from_fn(|i| row_at(shape, input, oy, i));
+                let rows = Rows::of(shape, input, oy, 0, first, &padding);
                 let row_len = shape.output.w * shape.output.c;
                 // SAFETY: rows hold the input's pixels, and the slice the output's.
-                unsafe { job.run_direct(rows, zero_point_in, first, &mut output[oy * row_len..][..row_len]) };
+                unsafe { job.run_direct(&rows, zero_point_in, first, &mut output[oy * row_len..][..row_len]) };
                 continue;
             }
             for quad in 0..n_quads {
-                let rows = core::array::from_fn(|i| row_at(shape, input, oy, quad * QUAD + i));
-                // SAFETY: scratch has a place for every column's quads.
-                unsafe { interleave(shape, rows, first, n, zero_point_in, quad, n_quads, n_vectors, scratch) };
+                let rows = Rows::of(shape, input, oy, quad, first, &padding);
+                // SAFETY: rows hold the input's pixels.
+                unsafe {
+                    match n {
+                        BLOCK => job.interleave::<4>(&rows, quad, zero_point_in, scratch),
+                        HALF => job.interleave::<2>(&rows, quad, zero_point_in, scratch),
+                        _ => job.interleave::<1>(&rows, quad, zero_point_in, scratch),
+                    }
+                }
             }
             let n_rows = n_rows.min(shape.output.h - oy);
             let row_len = shape.output.w * shape.output.c;
@@ -138,12 +145,49 @@ pub(in crate::x86) unsafe fn depthwise(
     }
 }
 
-/// Input row of window row `i` for output row `oy`; None in the padding.
-fn row_at<'a>(shape: &ConvShape, input: &'a [i8], oy: usize, i: usize) -> Option<&'a [i8]> {
-    let (window, dims) = (&shape.window, shape.input);
-    let at = oy * window.stride[0] + i * window.dilation[0];
-    let y = at.checked_sub(window.pad_before[0]).filter(|y| *y < dims.h)?;
-    Some(&input[y * dims.w * dims.c..][..dims.w * dims.c])
+/// Four rows of input from the block's first channel on. A row of the padding is one pixel of zero points, again and again.
+#[derive(Clone, Copy)]
+struct Rows {
+    at: [*const i8; QUAD],
+    /// Bytes to the next pixel.
+    steps: [usize; QUAD],
+}
+
+impl Rows {
+    /// Rows `quad * 4..` of the window for output row `oy`. `padding` outlives what it returns.
+    fn of(shape: &ConvShape, input: &[i8], oy: usize, quad: usize, first: usize, padding: &[i8; BLOCK]) -> Self {
+        let (window, dims) = (&shape.window, shape.input);
+        let mut rows = Self { at: [padding.as_ptr(); QUAD], steps: [0; QUAD] };
+        for (i, (at, step)) in rows.at.iter_mut().zip(&mut rows.steps).enumerate() {
+            let y = oy * window.stride[0] + (quad * QUAD + i) * window.dilation[0];
+            if let Some(y) = y.checked_sub(window.pad_before[0]).filter(|y| *y < dims.h) {
+                (*at, *step) = (input[y * dims.w * dims.c..][..dims.w * dims.c][first..].as_ptr(), dims.c);
+            }
+        }
+        rows
+    }
+
+    /// Quads of the channels of V vectors at pixel `x`, `n` of them where V is 1.
+    ///
+    /// # Safety
+    /// AVX-512 F, BW and VL; the rows have a pixel `x`, with `n` channels.
+    #[inline(always)]
+    unsafe fn quads<const V: usize>(&self, x: usize, n: usize, sign: __m512i) -> [__m512i; V] {
+        let mut quads = [sign; V];
+        // SAFETY: passed on.
+        unsafe {
+            let mut at = self.at;
+            for (at, step) in at.iter_mut().zip(&self.steps) {
+                *at = at.add(x * step);
+            }
+            match V {
+                4 => quads.copy_from_slice(&quads_of_block(at, sign)),
+                2 => quads.copy_from_slice(&quads_of_half(at, sign)),
+                _ => quads[0] = quads_of_some(at, n, sign),
+            }
+        }
+        quads
+    }
 }
 
 /// True if three columns of quads stay in registers: 3x3 windows with stride 2, where two of three columns are new each
@@ -171,25 +215,25 @@ impl Job<'_> {
     unsafe fn run(&self, columns: &[Line], n_rows: usize, first: usize, out: &mut [i8]) {
         // SAFETY: passed on.
         unsafe {
-            match (self.n, self::n_rows(self.shape), self.header.form()) {
-                (BLOCK, 2, SINGLE) => self.passes::<4, 2, 3, SINGLE>(columns, n_rows, first, out),
-                (BLOCK, 2, DOUBLE) => self.passes::<4, 2, 3, DOUBLE>(columns, n_rows, first, out),
-                (BLOCK, 2, _) => self.passes::<4, 2, 3, INTEGER>(columns, n_rows, first, out),
-                (BLOCK, _, SINGLE) => self.passes::<4, 1, 6, SINGLE>(columns, n_rows, first, out),
-                (BLOCK, _, DOUBLE) => self.passes::<4, 1, 6, DOUBLE>(columns, n_rows, first, out),
-                (BLOCK, _, _) => self.passes::<4, 1, 6, INTEGER>(columns, n_rows, first, out),
-                (HALF, 2, SINGLE) => self.passes::<2, 2, 4, SINGLE>(columns, n_rows, first, out),
-                (HALF, 2, DOUBLE) => self.passes::<2, 2, 4, DOUBLE>(columns, n_rows, first, out),
-                (HALF, 2, _) => self.passes::<2, 2, 4, INTEGER>(columns, n_rows, first, out),
-                (HALF, _, SINGLE) => self.passes::<2, 1, 8, SINGLE>(columns, n_rows, first, out),
-                (HALF, _, DOUBLE) => self.passes::<2, 1, 8, DOUBLE>(columns, n_rows, first, out),
-                (HALF, _, _) => self.passes::<2, 1, 8, INTEGER>(columns, n_rows, first, out),
-                (_, 2, SINGLE) => self.passes::<1, 2, 7, SINGLE>(columns, n_rows, first, out),
-                (_, 2, DOUBLE) => self.passes::<1, 2, 7, DOUBLE>(columns, n_rows, first, out),
-                (_, 2, _) => self.passes::<1, 2, 7, INTEGER>(columns, n_rows, first, out),
-                (_, _, SINGLE) => self.passes::<1, 1, 7, SINGLE>(columns, n_rows, first, out),
-                (_, _, DOUBLE) => self.passes::<1, 1, 7, DOUBLE>(columns, n_rows, first, out),
-                (_, _, _) => self.passes::<1, 1, 7, INTEGER>(columns, n_rows, first, out),
+            match self.header.form() {
+                SINGLE => self.run_form::<SINGLE>(columns, n_rows, first, out),
+                DOUBLE => self.run_form::<DOUBLE>(columns, n_rows, first, out),
+                _ => self.run_form::<INTEGER>(columns, n_rows, first, out),
+            }
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn run_form<const FORM: u32>(&self, columns: &[Line], n_rows: usize, first: usize, out: &mut [i8]) {
+        // SAFETY: passed on.
+        unsafe {
+            match (self.n, self::n_rows(self.shape)) {
+                (BLOCK, 2) => self.passes::<4, 2, 3, FORM>(columns, n_rows, first, out),
+                (HALF, 2) => self.passes::<2, 2, 4, FORM>(columns, n_rows, first, out),
+                (_, 2) => self.passes::<1, 2, 7, FORM>(columns, n_rows, first, out),
+                (BLOCK, _) => self.passes::<4, 1, 6, FORM>(columns, n_rows, first, out),
+                (HALF, _) => self.passes::<2, 1, 8, FORM>(columns, n_rows, first, out),
+                _ => self.passes::<1, 1, 7, FORM>(columns, n_rows, first, out),
             }
         }
     }
@@ -199,7 +243,7 @@ impl Job<'_> {
     /// # Safety
     /// As [`depthwise`]; `rows` whole input rows, [`is_direct`].
     #[inline(always)]
-    unsafe fn run_direct(&self, rows: [Option<&[i8]>; QUAD], zero_point: i32, first: usize, out: &mut [i8]) {
+    unsafe fn run_direct(&self, rows: &Rows, zero_point: i32, first: usize, out: &mut [i8]) {
         // SAFETY: passed on.
         unsafe {
             match (self.n, self.header.form()) {
@@ -217,63 +261,85 @@ impl Job<'_> {
     #[inline(always)]
     unsafe fn direct<const V: usize, const FORM: u32>(
         &self,
-        rows: [Option<&[i8]>; QUAD],
+        rows: &Rows,
         zero_point: i32,
         first: usize,
         out: &mut [i8],
     ) {
-        let dims = self.shape.output;
+        let (dims, width, pad) = (self.shape.output, self.shape.input.w, self.shape.window.pad_before[1]);
         assert!(self.weights.len() == 3 * V && self.n == V * LANES && first + self.n <= dims.c);
         assert!(out.len() >= dims.w * dims.c);
-        let weights = self.weights.as_ptr();
-        // SAFETY: weights and outputs as asserted; columns check themselves.
-        unsafe {
-            let padding = _mm512_set1_epi8(zero_point as i8 ^ -128);
-            let mut columns = [[padding; V]; 3];
-            columns[2] = self.column::<V>(rows, 0, first, padding);
-            for ox in 0..dims.w {
-                columns[0] = columns[2];
-                columns[1] = self.column::<V>(rows, 2 * ox + 1, first, padding);
-                columns[2] = self.column::<V>(rows, 2 * ox + 2, first, padding);
-                let mut sums = [padding; V];
-                for (v, sum) in sums.iter_mut().enumerate() {
-                    *sum = self.header.start(v);
-                    for (kx, column) in columns.iter().enumerate() {
-                        *sum = _mm512_dpbusd_epi32(*sum, column[v], _mm512_load_si512(weights.add(kx * V + v).cast()));
-                    }
-                }
-                self.header.finish::<V, FORM>(sums, self.n, self.target, out.as_mut_ptr().add(ox * dims.c + first));
-            }
-        }
-    }
-
-    /// Quads of padded column `column`.
-    #[inline(always)]
-    unsafe fn column<const V: usize>(
-        &self,
-        rows: [Option<&[i8]>; QUAD],
-        column: usize,
-        first: usize,
-        padding: __m512i,
-    ) -> [__m512i; V] {
-        let dims = self.shape.input;
-        let Some(x) = column.checked_sub(self.shape.window.pad_before[1]).filter(|x| *x < dims.w) else {
-            return [padding; V];
-        };
-        let mut column = [padding; V];
-        // SAFETY: rows hold `w` pixels of `c` channels, and the block's are among them.
+        // Outputs whose second and third column are no padding.
+        let inside = (pad / 2).min(dims.w)..((width + pad).saturating_sub(1) / 2).clamp(pad / 2, dims.w.max(pad / 2));
+        // SAFETY: weights and outputs as asserted; columns of the input as `inside` says or as checked.
         unsafe {
             let sign = _mm512_set1_epi8(-128);
-            if V == 4 {
-                column.copy_from_slice(&quads_of_block(rows, x * dims.c + first, padding, sign)[..V]);
-            } else {
-                column.copy_from_slice(&quads_of_half(rows, x * dims.c + first, padding, sign)[..V]);
+            let padding = _mm512_set1_epi8(zero_point as i8 ^ -128);
+            let column = |column: usize| column.checked_sub(pad).filter(|x| *x < width);
+            let mut last = [padding; V];
+            if let Some(x) = column(0) {
+                last = rows.quads::<V>(x, self.n, sign);
+            }
+            for ox in 0..dims.w {
+                let (mut second, mut third) = ([padding; V], [padding; V]);
+                if inside.contains(&ox) {
+                    second = rows.quads::<V>(2 * ox + 1 - pad, self.n, sign);
+                    third = rows.quads::<V>(2 * ox + 2 - pad, self.n, sign);
+                } else {
+                    if let Some(x) = column(2 * ox + 1) {
+                        second = rows.quads::<V>(x, self.n, sign);
+                    }
+                    if let Some(x) = column(2 * ox + 2) {
+                        third = rows.quads::<V>(x, self.n, sign);
+                    }
+                }
+                let weights = self.weights.as_ptr();
+                let mut result = [[padding; V]];
+                for (v, sum) in result[0].iter_mut().enumerate() {
+                    *sum = self.header.start(v);
+                    for (kx, column) in [last[v], second[v], third[v]].into_iter().enumerate() {
+                        *sum = _mm512_dpbusd_epi32(*sum, column, _mm512_load_si512(weights.add(kx * V + v).cast()));
+                    }
+                }
+                self.header.requantize_all::<V, FORM>(&mut result, self.target);
+                self.target.store(result[0], self.n, out.as_mut_ptr().add(ox * dims.c + first));
+                last = third;
             }
         }
-        column
     }
 
-    /// V vectors of channels, R output rows, X columns at a time.
+    /// Writes one quad of every padded column, V vectors of channels: byte `i` of a channel's four comes from row `i`.
+    ///
+    /// # Safety
+    /// As [`depthwise`]; `rows` whole input rows.
+    #[inline(always)]
+    unsafe fn interleave<const V: usize>(&self, rows: &Rows, quad: usize, zero_point: i32, columns: &mut [Line]) {
+        let (shape, window) = (self.shape, &self.shape.window);
+        let n_read = (shape.output.w - 1) * window.stride[1] + (window.kernel[1] - 1) * window.dilation[1] + 1;
+        let pad = window.pad_before[1].min(n_read);
+        let end = (window.pad_before[1] + shape.input.w).min(n_read);
+        assert!(columns.len() >= n_read * self.n_quads * V && quad < self.n_quads);
+        // SAFETY: the columns have room as asserted; pixels read are those of the rows.
+        unsafe {
+            let to = columns.as_mut_ptr().add(quad * V).cast::<__m512i>();
+            let to = |column: usize| to.add(column * self.n_quads * V);
+            let padding = _mm512_set1_epi8(zero_point as i8 ^ -128);
+            for column in (0..pad).chain(end..n_read) {
+                for v in 0..V {
+                    _mm512_store_si512(to(column).add(v).cast(), padding);
+                }
+            }
+            let sign = _mm512_set1_epi8(-128);
+            for column in pad..end {
+                let quads = rows.quads::<V>(column - pad, self.n, sign);
+                for (v, quad) in quads.into_iter().enumerate() {
+                    _mm512_store_si512(to(column).add(v).cast(), quad);
+                }
+            }
+        }
+    }
+
+    /// V vectors of channels, R output rows, X columns at a time; the last pass begins early rather than end late.
     #[inline(always)]
     unsafe fn passes<const V: usize, const R: usize, const X: usize, const FORM: u32>(
         &self,
@@ -289,48 +355,48 @@ impl Job<'_> {
         assert!(columns.len() >= n_columns(self.shape) * self.n_quads * V);
         assert!(out.len() >= n_rows * dims.w * dims.c && n_rows <= R && first + self.n <= dims.c);
         for ox in (0..dims.w).step_by(X) {
+            let ox = ox.min(dims.w.saturating_sub(X));
             // SAFETY: all offsets lie within what was asserted: columns up to the last pass's last window, weights, and
             // outputs of columns before `dims.w`.
             unsafe {
                 let at = columns.as_ptr().add(ox * stride * self.n_quads * V);
                 let out = out.as_mut_ptr().add(ox * dims.c + first);
                 let n = dims.w - ox;
-                let sums = self.accumulate::<V, R, X>(at, stride, dilation, kernel_w);
                 if n_rows == R && n >= X {
                     // Every loop has a known length, as in `dense`.
-                    for (r, sums) in sums.into_iter().enumerate() {
-                        for (x, sums) in sums.into_iter().enumerate() {
-                            self.header.finish::<V, FORM>(
-                                sums,
-                                self.n,
-                                self.target,
-                                out.add((r * dims.w + x) * dims.c),
-                            );
+                    let mut results = self.accumulate::<V, R, X>(at, stride, dilation, kernel_w);
+                    self.header.requantize_all::<V, FORM>(results.as_flattened_mut(), self.target);
+                    for (r, results) in results.into_iter().enumerate() {
+                        for (x, result) in results.into_iter().enumerate() {
+                            self.target.store(result, self.n, out.add((r * dims.w + x) * dims.c));
                         }
                     }
                 } else {
-                    self.finish_some::<V, R, X, FORM>(&sums, [n_rows, n], out);
+                    self.last_pass::<V, R, X, FORM>(at, [n_rows, n], out);
                 }
             }
         }
     }
 
-    /// The first rows and columns of a pass; apart, so that their sums alone go through memory.
+    /// A pass of which only the first rows and columns count.
     #[inline(never)]
     #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
-    unsafe fn finish_some<const V: usize, const R: usize, const X: usize, const FORM: u32>(
+    unsafe fn last_pass<const V: usize, const R: usize, const X: usize, const FORM: u32>(
         &self,
-        sums: &[[[__m512i; V]; X]; R],
+        at: *const Line,
         [n_rows, n]: [usize; 2],
         out: *mut i8,
     ) {
-        let dims = self.shape.output;
-        for (r, sums) in sums.iter().enumerate().take(n_rows) {
-            for (x, sums) in sums.iter().enumerate().take(n) {
-                // SAFETY: passed on.
-                unsafe {
-                    self.header.finish::<V, FORM>(*sums, self.n, self.target, out.add((r * dims.w + x) * dims.c))
-                };
+        let (window, dims) = (&self.shape.window, self.shape.output);
+        // SAFETY: passed on.
+        unsafe {
+            let sums = self.accumulate::<V, R, X>(at, window.stride[1], window.dilation[1], window.kernel[1]);
+            for (r, sums) in sums.into_iter().enumerate().take(n_rows) {
+                for (x, sums) in sums.into_iter().enumerate().take(n) {
+                    let mut result = [sums];
+                    self.header.requantize_all::<V, FORM>(&mut result, self.target);
+                    self.target.store(result[0], self.n, out.add((r * dims.w + x) * dims.c));
+                }
             }
         }
     }
@@ -344,6 +410,8 @@ impl Job<'_> {
         dilation: usize,
         kernel_w: usize,
     ) -> [[[__m512i; V]; X]; R] {
+        // Taps are not unrolled: known loops would keep their weights in registers that there are not.
+        let n_quads = self.n_quads;
         unsafe {
             let mut acc = [[[_mm512_setzero_si512(); V]; X]; R];
             for v in 0..V {
@@ -353,10 +421,10 @@ impl Job<'_> {
                 }
             }
             let mut weights = self.weights.as_ptr();
-            let step = stride * self.n_quads * V;
+            let step = stride * n_quads * V;
             for kx in 0..kernel_w {
-                for quad in 0..self.n_quads {
-                    let at = at.add((kx * dilation * self.n_quads + quad) * V);
+                for quad in 0..n_quads {
+                    let at = at.add((kx * dilation * n_quads + quad) * V);
                     #[allow(clippy::needless_range_loop)] // Indices of three arrays.
                     for v in 0..V {
                         let mut w = [_mm512_setzero_si512(); R];
@@ -378,88 +446,18 @@ impl Job<'_> {
     }
 }
 
-/// Writes one quad of every padded column: byte `i` of a channel's four comes from `rows[i]`, the zero point where there
-/// is no row or no column.
+/// Quads of 64 channels from `at` on.
 ///
 /// # Safety
-/// AVX-512 F, BW and VL.
+/// AVX-512 F and BW; 64 bytes at each.
 #[inline(always)]
-#[allow(clippy::too_many_arguments)] // Indices of one place in one buffer.
-unsafe fn interleave(
-    shape: &ConvShape,
-    rows: [Option<&[i8]>; QUAD],
-    first: usize,
-    n: usize,
-    zero_point: i32,
-    quad: usize,
-    n_quads: usize,
-    n_vectors: usize,
-    columns: &mut [Line],
-) {
-    let (width, c) = (shape.input.w, shape.input.c);
-    let pad = shape.window.pad_before[1];
-    let n_read =
-        (shape.output.w - 1) * shape.window.stride[1] + (shape.window.kernel[1] - 1) * shape.window.dilation[1] + 1;
-    // SAFETY: rows hold `width` pixels of `c` channels, and channels `first..first + n` are among them; a store goes to
-    // lines of this column, which the slice's bounds check.
+unsafe fn quads_of_block(at: [*const i8; QUAD], sign: __m512i) -> [__m512i; 4] {
     unsafe {
-        let padding = _mm512_set1_epi8(zero_point as i8 ^ -128);
-        let sign = _mm512_set1_epi8(-128);
-        for column in 0..n_read {
-            let to = &mut columns[(column * n_quads + quad) * n_vectors..][..n_vectors];
-            let to = to.as_mut_ptr().cast::<__m512i>();
-            let Some(x) = column.checked_sub(pad).filter(|x| *x < width) else {
-                for v in 0..n_vectors {
-                    _mm512_store_si512(to.add(v).cast(), padding);
-                }
-                continue;
-            };
-            if n == BLOCK {
-                let quads = quads_of_block(rows, x * c + first, padding, sign);
-                for (v, quad) in quads.into_iter().enumerate() {
-                    _mm512_store_si512(to.add(v).cast(), quad);
-                }
-            } else if n == HALF {
-                let quads = quads_of_half(rows, x * c + first, padding, sign);
-                for (v, quad) in quads.into_iter().enumerate() {
-                    _mm512_store_si512(to.add(v).cast(), quad);
-                }
-            } else {
-                let mask = first_of_16(n);
-                let (padding, sign) = (_mm512_castsi512_si128(padding), _mm512_castsi512_si128(sign));
-                let mut quad = [padding; QUAD];
-                for (quad, row) in quad.iter_mut().zip(&rows) {
-                    if let Some(row) = row {
-                        *quad = _mm_xor_si128(_mm_maskz_loadu_epi8(mask, row.as_ptr().add(x * c + first)), sign);
-                    }
-                }
-                let [a, b, c, d] = quad;
-                let (low, high) = (_mm_unpacklo_epi8(a, b), _mm_unpackhi_epi8(a, b));
-                let (low2, high2) = (_mm_unpacklo_epi8(c, d), _mm_unpackhi_epi8(c, d));
-                let to = to.cast::<__m128i>();
-                _mm_store_si128(to, _mm_unpacklo_epi16(low, low2));
-                _mm_store_si128(to.add(1), _mm_unpackhi_epi16(low, low2));
-                _mm_store_si128(to.add(2), _mm_unpacklo_epi16(high, high2));
-                _mm_store_si128(to.add(3), _mm_unpackhi_epi16(high, high2));
-            }
-        }
-    }
-}
-
-/// Quads of 64 channels from `at` on; rows that are not there hold `padding`.
-///
-/// # Safety
-/// AVX-512 F and BW; rows reach to `at + 64`.
-#[inline(always)]
-unsafe fn quads_of_block(rows: [Option<&[i8]>; QUAD], at: usize, padding: __m512i, sign: __m512i) -> [__m512i; 4] {
-    unsafe {
-        let mut bytes = [padding; QUAD];
-        for (bytes, row) in bytes.iter_mut().zip(&rows) {
-            if let Some(row) = row {
-                *bytes = _mm512_xor_si512(_mm512_loadu_si512(row.as_ptr().add(at).cast()), sign);
-            }
-        }
-        let [a, b, c, d] = bytes;
+        let [a, b, c, d] = at;
+        let (a, b) = (_mm512_loadu_si512(a.cast()), _mm512_loadu_si512(b.cast()));
+        let (c, d) = (_mm512_loadu_si512(c.cast()), _mm512_loadu_si512(d.cast()));
+        let (a, b) = (_mm512_xor_si512(a, sign), _mm512_xor_si512(b, sign));
+        let (c, d) = (_mm512_xor_si512(c, sign), _mm512_xor_si512(d, sign));
         let (low, high) = (_mm512_unpacklo_epi8(a, b), _mm512_unpackhi_epi8(a, b));
         let (low2, high2) = (_mm512_unpacklo_epi8(c, d), _mm512_unpackhi_epi8(c, d));
         [
@@ -474,18 +472,16 @@ unsafe fn quads_of_block(rows: [Option<&[i8]>; QUAD], at: usize, padding: __m512
 /// Quads of 32 channels from `at` on, in the order of [`channel_of`].
 ///
 /// # Safety
-/// AVX-512 F and BW; rows reach to `at + 32`.
+/// AVX-512 F and BW; 32 bytes at each.
 #[inline(always)]
-unsafe fn quads_of_half(rows: [Option<&[i8]>; QUAD], at: usize, padding: __m512i, sign: __m512i) -> [__m512i; 2] {
+unsafe fn quads_of_half(at: [*const i8; QUAD], sign: __m512i) -> [__m512i; 2] {
     unsafe {
-        let (padding, sign) = (_mm512_castsi512_si256(padding), _mm512_castsi512_si256(sign));
-        let mut bytes = [padding; QUAD];
-        for (bytes, row) in bytes.iter_mut().zip(&rows) {
-            if let Some(row) = row {
-                *bytes = _mm256_xor_si256(_mm256_loadu_si256(row.as_ptr().add(at).cast()), sign);
-            }
-        }
-        let [a, b, c, d] = bytes;
+        let sign = _mm512_castsi512_si256(sign);
+        let [a, b, c, d] = at;
+        let (a, b) = (_mm256_loadu_si256(a.cast()), _mm256_loadu_si256(b.cast()));
+        let (c, d) = (_mm256_loadu_si256(c.cast()), _mm256_loadu_si256(d.cast()));
+        let (a, b) = (_mm256_xor_si256(a, sign), _mm256_xor_si256(b, sign));
+        let (c, d) = (_mm256_xor_si256(c, sign), _mm256_xor_si256(d, sign));
         let (low, high) = (_mm256_unpacklo_epi8(a, b), _mm256_unpackhi_epi8(a, b));
         let (low2, high2) = (_mm256_unpacklo_epi8(c, d), _mm256_unpackhi_epi8(c, d));
         let even = [_mm256_unpacklo_epi16(low, low2), _mm256_unpacklo_epi16(high, high2)];
@@ -494,5 +490,26 @@ unsafe fn quads_of_half(rows: [Option<&[i8]>; QUAD], at: usize, padding: __m512i
             _mm512_inserti64x4(_mm512_castsi256_si512(even[0]), even[1], 1),
             _mm512_inserti64x4(_mm512_castsi256_si512(odd[0]), odd[1], 1),
         ]
+    }
+}
+
+/// Quads of `n` channels, at most 16, from `at` on.
+///
+/// # Safety
+/// AVX-512 F, BW and VL; `n` bytes at each.
+#[inline(always)]
+unsafe fn quads_of_some(at: [*const i8; QUAD], n: usize, sign: __m512i) -> __m512i {
+    unsafe {
+        let (mask, sign) = (first_of_16(n), _mm512_castsi512_si128(sign));
+        let [a, b, c, d] = at;
+        let (a, b) = (_mm_maskz_loadu_epi8(mask, a), _mm_maskz_loadu_epi8(mask, b));
+        let (c, d) = (_mm_maskz_loadu_epi8(mask, c), _mm_maskz_loadu_epi8(mask, d));
+        let (a, b) = (_mm_xor_si128(a, sign), _mm_xor_si128(b, sign));
+        let (c, d) = (_mm_xor_si128(c, sign), _mm_xor_si128(d, sign));
+        let (low, high) = (_mm_unpacklo_epi8(a, b), _mm_unpackhi_epi8(a, b));
+        let (low2, high2) = (_mm_unpacklo_epi8(c, d), _mm_unpackhi_epi8(c, d));
+        let low = _mm256_set_m128i(_mm_unpackhi_epi16(low, low2), _mm_unpacklo_epi16(low, low2));
+        let high = _mm256_set_m128i(_mm_unpackhi_epi16(high, high2), _mm_unpacklo_epi16(high, high2));
+        _mm512_inserti64x4(_mm512_castsi256_si512(low), high, 1)
     }
 }

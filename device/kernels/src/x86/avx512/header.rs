@@ -138,31 +138,16 @@ impl Header {
         }
     }
 
-    /// Requantizes the V vectors of a block of `n` channels and stores them in order at `out`.
+    /// Requantizes many sums of the V vectors of a block. Vector by vector, so that its factors are loaded once for all.
     ///
     /// # Safety
-    /// AVX-512 F, BW and VL; `out` has room for `n` channels.
+    /// AVX-512 F.
     #[inline(always)]
-    pub unsafe fn finish<const V: usize, const FORM: u32>(
-        &self,
-        sums: [__m512i; V],
-        n: usize,
-        to: &Target,
-        out: *mut i8,
-    ) {
-        unsafe {
-            let mut results = [_mm512_setzero_si512(); 4];
-            for (v, sum) in sums.into_iter().enumerate() {
-                results[v] = self.requantize::<FORM>(sum, v, to);
-            }
-            if V == 4 && n == BLOCK {
-                _mm512_storeu_si512(out.cast(), to.narrow_block(results));
-            } else if V == 2 && n == HALF {
-                _mm256_storeu_si256(out.cast(), to.narrow_half([results[0], results[1]]));
-            } else {
-                for (v, result) in results.into_iter().enumerate().take(V) {
-                    to.store(result, n - v * LANES, out.add(v * LANES));
-                }
+    pub unsafe fn requantize_all<const V: usize, const FORM: u32>(&self, sums: &mut [[__m512i; V]], to: &Target) {
+        for v in 0..V {
+            for sums in sums.iter_mut() {
+                // SAFETY: passed on.
+                sums[v] = unsafe { self.requantize::<FORM>(sums[v], v, to) };
             }
         }
     }
@@ -233,6 +218,27 @@ impl Target {
         }
     }
 
+    /// Stores the V requantized vectors of a block of `n` channels in order at `out`.
+    ///
+    /// # Safety
+    /// AVX-512 F, BW and VL; `out` has room for `n` channels.
+    #[inline(always)]
+    pub unsafe fn store<const V: usize>(&self, vectors: [__m512i; V], n: usize, out: *mut i8) {
+        unsafe {
+            let mut results = [_mm512_setzero_si512(); 4];
+            results[..V].copy_from_slice(&vectors);
+            if V == 4 && n == BLOCK {
+                _mm512_storeu_si512(out.cast(), self.narrow_block(results));
+            } else if V == 2 && n == HALF {
+                _mm256_storeu_si256(out.cast(), self.narrow_half([results[0], results[1]]));
+            } else {
+                for (v, result) in results.into_iter().enumerate().take(V) {
+                    self.store_vector(result, n - v * LANES, out.add(v * LANES));
+                }
+            }
+        }
+    }
+
     /// Four vectors of a full block to 64 channels in order.
     ///
     /// # Safety
@@ -269,7 +275,7 @@ impl Target {
     /// # Safety
     /// AVX-512 F, BW and VL; `out` has room for them.
     #[inline(always)]
-    unsafe fn store(&self, results: __m512i, n: usize, out: *mut i8) {
+    unsafe fn store_vector(&self, results: __m512i, n: usize, out: *mut i8) {
         unsafe {
             let bytes = _mm512_cvtsepi32_epi8(results);
             let (low, high) = (_mm512_castsi512_si128(self.low), _mm512_castsi512_si128(self.high));
