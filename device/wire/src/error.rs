@@ -165,7 +165,7 @@ pub enum WireError {
     #[error("no bundle with this hash is installed")]
     UnknownBundle,
     /// 27: too few samples to promise the false-reject rate asked for.
-    #[error("a false-reject rate that low cannot be promised from {n} samples; {n_needed} are needed")]
+    #[error("this false-reject rate cannot be promised from {n} samples; {n_needed} are needed")]
     TooFewToPromise {
         /// Samples whose class keeps another input without them.
         n: u32,

@@ -223,7 +223,11 @@ pub fn refusal(error: &WireError, name: &str) -> CliError {
         }
         WireError::BadHead => format!("graft push -d {name}"),
         WireError::NoSignal => "try another picture; this one is empty for the backbone".into(),
-        WireError::Unsolvable => format!("graft train -d {name} --head ncm"),
+        WireError::Unsolvable => {
+            format!(
+                "are pictures of two classes the same? look: graft samples ls -d {name}; then graft train -d {name} --head ridge"
+            )
+        }
         _ => format!("graft device info -d {name}"),
     };
     CliError::new(exit, format!("{name}: {error}")).with_help(help)

@@ -38,7 +38,7 @@ pub fn run(context: &Context, args: &ExportArgs) -> Result<Done, CliError> {
     let kind = head.kind().name();
     let exported = Exported::of(&head, kind).ok_or_else(|| {
         CliError::failed(format!(
-            "{}: a {kind} head is no matrix and cannot be exported; ncm, ridge, lda and logistic can",
+            "{}: a {kind} head is no matrix and cannot be exported; ncm, ncm-euclidean, ncm-trimmed, ridge, lda and logistic can",
             device.name
         ))
         .with_help(format!("graft train -d {} --head ridge", device.name))

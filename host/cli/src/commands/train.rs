@@ -134,7 +134,7 @@ pub fn reason_text(head: &HeadInfo) -> String {
         ChoiceReason::Named => "as asked for".into(),
         ChoiceReason::BestBySession => format!("best by leaving out sessions{measured}"),
         ChoiceReason::BestByOne => format!("best by leaving out one at a time, for lack of sessions{measured}"),
-        ChoiceReason::OneShot => "a class has a single sample, where nearest class mean is safest".into(),
+        ChoiceReason::OneShot => "a class has a single sample, so that heads cannot be compared".into(),
         ChoiceReason::Pushed => "pushed without its samples".into(),
     }
 }
