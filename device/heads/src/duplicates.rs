@@ -1,7 +1,8 @@
 //! Near duplicates that make evaluation too good, or contradict each other.
 //!
 //! Two samples of almost the same embedding in two sessions are no two sessions: what is left out has been seen. Two under
-//! different labels cannot both be right. Parts of one input are left out together already and are not compared.
+//! different labels cannot both be right. Parts of one input are left out together already and are not compared, unless the
+//! same part has two labels.
 
 use alloc::vec::Vec;
 
@@ -52,7 +53,8 @@ pub fn duplicates(set: &SampleSet) -> Duplicates {
     for (i, (a, meta, x)) in samples.iter().enumerate() {
         for (j, (b, other, y)) in samples.iter().enumerate().skip(i + 1) {
             let labels_differ = (&meta.label, meta.kind) != (&other.label, other.kind);
-            if meta.digest == other.digest || (meta.session == other.session && !labels_differ) {
+            let contradicts = labels_differ && meta.part == other.part;
+            if (meta.digest == other.digest && !contradicts) || (meta.session == other.session && !labels_differ) {
                 continue;
             }
             let cosine = f64::from(dot_i8(x, y)) / libm::sqrt(squares[i] * squares[j]);
@@ -83,6 +85,15 @@ mod tests {
         row[0] += 1;
         set.insert(extra, &row).unwrap();
         duplicates(&set)
+    }
+
+    #[test]
+    fn one_input_under_two_labels_is_found() {
+        let first = meta(0, 0);
+        let found = with(SampleMeta { label: meta(1, 0).label, ..first.clone() });
+        assert!(found.n_pairs == 1 && found.pairs[0].labels_differ, "{found:?}");
+        let other_part = SampleMeta { part: graft_wire::Part::Window { start_ms: 1, len_ms: 2 }, ..first };
+        assert_eq!(with(other_part).n_pairs, 0);
     }
 
     #[test]
