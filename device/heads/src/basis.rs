@@ -26,7 +26,7 @@ impl Whole {
     }
 }
 
-/// A training view with what does not depend on the head. What is costly is made once, when they are first asked for.
+/// A training view with what does not depend on the head. What is costly is made once, when it is first asked for.
 pub(crate) struct Basis<'a> {
     pub training: &'a Training<'a>,
     pub means: &'a ClassMeans,

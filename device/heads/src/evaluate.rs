@@ -137,7 +137,7 @@ mod tests {
     use super::*;
     use crate::synthetic;
     use alloc::string::ToString;
-    use graft_wire::message::{HeadKind, Protocol};
+    use graft_wire::message::Protocol;
     use graft_wire::{Label, LabelKind, SampleMeta};
 
     #[test]
@@ -153,7 +153,7 @@ mod tests {
     #[test]
     fn figures_add_up() {
         let set = synthetic::clusters(3, 8, 24, 2);
-        for choice in HeadKind::ALL.map(HeadKind::choice).into_iter().chain([HeadChoice::Auto]) {
+        for choice in HeadChoice::all() {
             let evaluation = evaluate(&set, choice).unwrap();
             let summary = &evaluation.summary;
             assert_eq!((summary.n, summary.n_skipped, summary.n_folds), (24, 0, 24));

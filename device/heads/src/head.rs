@@ -316,17 +316,14 @@ mod tests {
     use alloc::string::ToString;
     use proptest::prelude::*;
 
-    /// All that there are.
-    fn choices() -> impl Iterator<Item = HeadChoice> {
-        HeadKind::ALL.map(HeadKind::choice).into_iter().chain([HeadChoice::Auto])
-    }
-
     /// BLAKE3 of the bytes of heads of fixed sets: the same on every CPU, or a head is not a function of its set.
     #[test]
     fn bytes_of_fixed_sets_are_golden() {
         let hashes = |n_classes, shots, d| {
             let set = synthetic::clusters(n_classes, shots, d, 42);
-            choices().map(|choice| format!("{:.16}", Head::train(&set, choice).unwrap().digest())).collect::<Vec<_>>()
+            HeadChoice::all()
+                .map(|choice| format!("{:.16}", Head::train(&set, choice).unwrap().digest()))
+                .collect::<Vec<_>>()
         };
         // Fewer samples than components, more samples than components, one shot.
         assert_eq!(
@@ -377,7 +374,7 @@ mod tests {
     fn heads_learn_their_set() {
         let set = synthetic::clusters(4, 10, 64, 3);
         // Nine neighbours can outvote a sample.
-        for choice in choices().filter(|choice| *choice != HeadChoice::Knn) {
+        for choice in HeadChoice::all().filter(|choice| *choice != HeadChoice::Knn) {
             let head = Head::train(&set, choice).unwrap();
             let right = |meta: &graft_wire::SampleMeta, x| head.classes()[head.classify(x).best] == meta.label;
             assert!(set.live().all(|(_, meta, embedding)| right(meta, embedding)), "{choice:?}");
@@ -403,7 +400,7 @@ mod tests {
     #[test]
     fn a_given_strength_gives_the_head_that_chose_it() {
         let set = synthetic::clusters(3, 8, 40, 5);
-        for choice in choices() {
+        for choice in HeadChoice::all() {
             let head = Head::train(&set, choice).unwrap();
             let strength = head.lambda_rel().or(head.n_neighbours().map(f64::from)).unwrap_or(1.0);
             let given = Head::train_at(&set, head.kind(), strength).unwrap();
@@ -477,7 +474,7 @@ mod tests {
         let error = Head::train(&one, HeadChoice::Ncm).unwrap_err();
         assert_eq!(error.to_string(), "set has 1 classes with 3 samples; at least 2 classes are needed");
         let same: Vec<(u32, Vec<i8>)> = (0..6).map(|i| (i % 2, [5, 6, 7].to_vec())).collect();
-        for choice in choices() {
+        for choice in HeadChoice::all() {
             let error = Head::train(&synthetic::set_of(&same), choice).unwrap_err();
             let expected = "embeddings of all 2 classes (6 samples) have the same mean; they must differ";
             assert_eq!(error.to_string(), expected, "{choice:?}");
@@ -504,7 +501,7 @@ mod tests {
                 shuffled.insert(synthetic::meta(*class, number), row).unwrap();
             }
             let sorted = synthetic::set_of(&rows);
-            for choice in choices() {
+            for choice in HeadChoice::all() {
                 let bytes = |set: &SampleSet| Head::train(set, choice).unwrap().encode();
                 prop_assert_eq!(bytes(&sorted), bytes(&shuffled));
             }

@@ -22,6 +22,8 @@ const CUT: usize = 5;
 pub(crate) struct Trimmed {
     /// Values of each class, `[C]` of `[D, n]`, every component ascending.
     columns: Vec<Vec<i8>>,
+    /// Of all samples, `[C]`: what [`trimmed_sums`] gives.
+    sums: Vec<(Vec<i64>, u32)>,
     /// Trimmed means of all samples.
     pub means: ClassMeans,
 }
@@ -35,8 +37,10 @@ impl Trimmed {
                 sorted_columns(&members.map(|sample| sample.embedding).collect::<Vec<_>>(), training.embedding_len)
             })
             .collect();
-        let means = plain.with_sums(|class| trimmed_sums(&columns[class], training.counts[class] as usize, &[]));
-        Self { columns, means }
+        let counted = columns.iter().zip(&training.counts);
+        let sums: Vec<_> = counted.map(|(columns, count)| trimmed_sums(columns, *count as usize, &[])).collect();
+        let means = plain.with_sums(|class| sums[class].clone());
+        Self { columns, sums, means }
     }
 
     /// Trimmed means without a fold. `plain`: the means of `training` without it.
@@ -44,7 +48,10 @@ impl Trimmed {
         plain.with_sums(|class| {
             let gone = fold.removed.iter().map(|i| &training.samples[*i]).filter(|sample| sample.class == class);
             let gone: Vec<&[i8]> = gone.map(|sample| sample.embedding).collect();
-            trimmed_sums(&self.columns[class], training.counts[class] as usize, &gone)
+            match &gone[..] {
+                [] => self.sums[class].clone(),
+                gone => trimmed_sums(&self.columns[class], training.counts[class] as usize, gone),
+            }
         })
     }
 }

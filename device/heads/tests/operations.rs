@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use graft_heads::{Head, SampleSet};
-use graft_wire::message::{HeadChoice, HeadKind};
+use graft_wire::message::HeadChoice;
 use graft_wire::{DeviceId, Digest, Label, LabelKind, Part, SampleId, SampleMeta, SessionId, SpaceId};
 
 const SPACE: SpaceId = SpaceId([3; 32]);
@@ -97,7 +97,7 @@ fn heads_after_ten_thousand_operations_equal_fits_from_scratch() {
                 let scratch = plain.scratch();
                 assert_eq!(set.digest(), scratch.digest(), "after {operation}");
                 n_samples.push(set.len());
-                for choice in HeadKind::ALL.map(HeadKind::choice).into_iter().chain([HeadChoice::Auto]) {
+                for choice in HeadChoice::all() {
                     let bytes = |set: &SampleSet| Head::train(set, choice).unwrap().encode();
                     assert!(bytes(set) == bytes(&scratch), "{choice:?} after {operation} operations");
                     n_compared += 1;
@@ -105,7 +105,7 @@ fn heads_after_ten_thousand_operations_equal_fits_from_scratch() {
             }
         }
     }
-    assert_eq!(n_compared, 20 * N_BOARDS * (HeadKind::ALL.len() + 1));
+    assert_eq!(n_compared, 20 * N_BOARDS * HeadChoice::all().count());
     let (least, most) = (n_samples.iter().min().unwrap(), n_samples.iter().max().unwrap());
     assert!(*least < D && *most > D, "both forms of the solvers: {least} to {most} samples");
 }

@@ -30,6 +30,11 @@ pub enum HeadChoice {
 }
 
 impl HeadChoice {
+    /// Every choice once, [`Self::Auto`] last.
+    pub fn all() -> impl Iterator<Item = Self> {
+        HeadKind::ALL.into_iter().map(HeadKind::choice).chain([Self::Auto])
+    }
+
     /// The kind that is named; None for [`Self::Auto`].
     pub fn named(self) -> Option<HeadKind> {
         HeadKind::ALL.into_iter().find(|kind| kind.choice() == self)

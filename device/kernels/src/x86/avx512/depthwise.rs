@@ -411,7 +411,6 @@ impl Job<'_> {
         kernel_w: usize,
     ) -> [[[__m512i; V]; X]; R] {
         // Taps are not unrolled: known loops would keep their weights in registers that there are not.
-        let n_quads = self.n_quads;
         unsafe {
             let mut acc = [[[_mm512_setzero_si512(); V]; X]; R];
             for v in 0..V {
@@ -421,10 +420,10 @@ impl Job<'_> {
                 }
             }
             let mut weights = self.weights.as_ptr();
-            let step = stride * n_quads * V;
+            let step = stride * self.n_quads * V;
             for kx in 0..kernel_w {
-                for quad in 0..n_quads {
-                    let at = at.add((kx * dilation * n_quads + quad) * V);
+                for quad in 0..self.n_quads {
+                    let at = at.add((kx * dilation * self.n_quads + quad) * V);
                     #[allow(clippy::needless_range_loop)] // Indices of three arrays.
                     for v in 0..V {
                         let mut w = [_mm512_setzero_si512(); R];
