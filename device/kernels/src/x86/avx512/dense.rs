@@ -13,13 +13,13 @@ use super::header::{
 use crate::conv::ConvShape;
 use crate::packed::{Layer, Line};
 use crate::requantize::Clamp;
-use crate::view::Window;
+use crate::view::{Dims, Window};
 
-/// Pixels of one pass by the number of vectors of channels: at most 24 accumulators, at least enough to hide the latency
-/// of a multiply-add.
-const PIXELS_OF: [usize; 4] = [12, 8, 6, 6];
+/// Pixels of one pass by the number of vectors of channels: 12 to 16 accumulators, enough to hide the latency of a
+/// multiply-add, and few enough that a CPU begins the next pass while it requantizes this one.
+const PIXELS_OF: [usize; 4] = [12, 6, 4, 4];
 /// Panels of gathered patches, and tables of offsets, are whole passes of any kind.
-const PIXELS: usize = 24;
+const PIXELS: usize = 12;
 /// Bytes of a panel, so that it shares the first-level cache with a block of weights.
 const PANEL_BYTES: usize = 24 << 10;
 /// Bytes of a panel that is the whole input: with it weights are read once, and it shares the second-level cache with them.
@@ -52,8 +52,13 @@ impl Patch {
             let len = |rows: usize| rows_in(shape, rows) * run_stride;
             let rows = match shape.output.h {
                 all if len(all) <= WHOLE_BYTES && shape.weights_len() >= WHOLE_WEIGHTS_MIN => all,
-                // As many as fit, and at least one.
-                all => ((PANEL_BYTES / run_stride).saturating_sub(window.kernel[0]) / window.stride[0] + 1).min(all),
+                // As many as fit, and at least one; whole passes if they can be.
+                all => {
+                    let fit = (PANEL_BYTES / run_stride).saturating_sub(window.kernel[0]) / window.stride[0] + 1;
+                    let even = (1..=PIXELS).find(|rows| (rows * shape.output.w).is_multiple_of(PIXELS));
+                    let rest = even.filter(|even| *even <= fit).map_or(0, |even| fit % even);
+                    (fit - rest).min(all)
+                }
             };
             let n_pixels = rows * shape.output.w;
             let is_linear = window.kernel == [1, 1] && c.is_multiple_of(4);
@@ -105,6 +110,17 @@ fn lies_in_rows(shape: &ConvShape) -> bool {
     shape.groups == 1 && dilation == [1, 1] && kernel[0] >= stride[0] && kernel[1] >= stride[1]
 }
 
+/// A 1x1 convolution knows no rows: a panel may end at any pixel of it.
+fn flat(shape: &ConvShape) -> ConvShape {
+    let mut flat = *shape;
+    let is_padded = (shape.input.h, shape.input.w) != (shape.output.h, shape.output.w);
+    if shape.window.kernel == [1, 1] && lies_in_rows(shape) && !is_padded {
+        flat.input = Dims { h: shape.input.n_pixels(), w: 1, c: shape.input.c };
+        flat.output = Dims { h: shape.output.n_pixels(), w: 1, c: shape.output.c };
+    }
+    flat
+}
+
 /// Runs of a patch, and bytes of each.
 fn runs(shape: &ConvShape) -> (usize, usize) {
     let kernel = shape.window.kernel;
@@ -148,7 +164,7 @@ pub(in crate::x86) fn packed_lines(shape: &ConvShape) -> usize {
 }
 
 pub(in crate::x86) fn scratch_lines(shape: &ConvShape) -> usize {
-    let patch = Patch::of(shape);
+    let patch = Patch::of(&flat(shape));
     patch.panel_lines() + (patch.n_offsets() * size_of::<u32>()).div_ceil(size_of::<Line>())
 }
 
@@ -231,6 +247,7 @@ pub(in crate::x86) unsafe fn dense(
     scratch: &mut [Line],
     output: &mut [i8],
 ) {
+    let shape = &flat(shape);
     let (patch, out_c, out_per_group) = (Patch::of(shape), shape.output.c, out_per_group(shape));
     let depth = depth(shape);
     let n_pixels = shape.output.n_pixels();
