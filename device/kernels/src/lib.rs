@@ -109,6 +109,30 @@ impl Isa {
     pub fn from_name(name: &str) -> Option<Isa> {
         Self::ALL.iter().copied().find(|isa| isa.name() == name)
     }
+
+    /// What this machine runs; the engine asks likewise.
+    #[cfg(test)]
+    pub(crate) fn available() -> impl Iterator<Item = Isa> {
+        Self::ALL.iter().copied().filter(|isa| match isa {
+            Isa::Scalar => true,
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx2 => std::is_x86_feature_detected!("avx2") && std::is_x86_feature_detected!("fma"),
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx512Vnni => {
+                std::is_x86_feature_detected!("avx512vnni")
+                    && std::is_x86_feature_detected!("avx512bw")
+                    && std::is_x86_feature_detected!("avx512vl")
+            }
+            #[cfg(target_arch = "aarch64")]
+            Isa::Neon => true,
+            #[cfg(target_arch = "aarch64")]
+            Isa::NeonDot => std::arch::is_aarch64_feature_detected!("dotprod"),
+            // Tests run where it is there; asking is not stable.
+            #[cfg(target_arch = "arm")]
+            Isa::Neon => true,
+            _ => false,
+        })
+    }
 }
 
 impl fmt::Display for Isa {

@@ -192,29 +192,6 @@ mod tests {
     use std::vec;
     use std::vec::Vec;
 
-    /// What this machine runs; the engine asks likewise.
-    fn available() -> impl Iterator<Item = Isa> {
-        Isa::ALL.iter().copied().filter(|isa| match isa {
-            Isa::Scalar => true,
-            #[cfg(target_arch = "x86_64")]
-            Isa::Avx2 => std::is_x86_feature_detected!("avx2") && std::is_x86_feature_detected!("fma"),
-            #[cfg(target_arch = "x86_64")]
-            Isa::Avx512Vnni => {
-                std::is_x86_feature_detected!("avx512vnni")
-                    && std::is_x86_feature_detected!("avx512bw")
-                    && std::is_x86_feature_detected!("avx512vl")
-            }
-            #[cfg(target_arch = "aarch64")]
-            Isa::Neon => true,
-            #[cfg(target_arch = "aarch64")]
-            Isa::NeonDot => std::arch::is_aarch64_feature_detected!("dotprod"),
-            // Tests run where it is there; asking is not stable.
-            #[cfg(target_arch = "arm")]
-            Isa::Neon => true,
-            _ => false,
-        })
-    }
-
     #[derive(Clone, Debug)]
     struct Case {
         shape: ConvShape,
@@ -348,7 +325,7 @@ mod tests {
         #[test]
         fn twins_give_the_plain_bits(case in case(), n_rows in 1usize..=5) {
             let expected = plain(&case);
-            for isa in available().filter(|isa| has_twin(*isa, &case.shape)) {
+            for isa in Isa::available().filter(|isa| has_twin(*isa, &case.shape)) {
                 prop_assert_eq!(&twin(isa, &case, case.shape.output.h), &expected, "{}", isa);
                 prop_assert_eq!(&twin(isa, &case, n_rows), &expected, "{}, {} rows at a time", isa, n_rows);
             }
@@ -384,7 +361,7 @@ mod tests {
             let shape = ConvShape { input, output: Dims { h: oh, w: ow, c: o }, window, groups: 1 };
             let case = fill(shape, Values::Usual, 5);
             let expected = plain(&case);
-            for isa in available().filter(|isa| has_twin(*isa, &shape)) {
+            for isa in Isa::available().filter(|isa| has_twin(*isa, &shape)) {
                 assert!(twin(isa, &case, oh) == expected, "{isa}, {shape:?}");
                 assert!(twin(isa, &case, 3) == expected, "{isa}, {shape:?}, 3 rows at a time");
             }
@@ -413,7 +390,7 @@ mod tests {
         let window = Window { kernel: [1, 1], stride: [1, 1], dilation: [1, 1], pad_before: [0; 2], pad_after: [0; 2] };
         let shape = ConvShape { input: dims, output: dims, window, groups: 1 };
         assert!(!has_twin(Isa::Scalar, &shape));
-        for isa in available().filter(|isa| has_twin(*isa, &shape)) {
+        for isa in Isa::available().filter(|isa| has_twin(*isa, &shape)) {
             let packed = vec![Line::ZERO; packed_lines(isa, &shape)];
             let n_scratch = scratch_lines(isa, &shape);
             let clamp = Clamp { zero_point: 0, low: -128, high: 127 };

@@ -56,11 +56,10 @@ impl PoolShape {
         expect_len("output", output, self.output.len())
     }
 
-    /// Input pixels under the window at output pixel `pixel`.
+    /// Input pixels under the window at output pixel `(oy, ox)`.
     #[inline(always)]
-    fn under(&self, pixel: usize) -> Under {
+    fn under(&self, oy: usize, ox: usize) -> Under {
         let (window, width) = (&self.window, self.input.w);
-        let (oy, ox) = (pixel / self.output.w, pixel % self.output.w);
         let ((y, n_y), (x, n_x)) = (window.inside(0, oy, self.input.h), window.inside(1, ox, width));
         Under { first: y * width + x, n: [n_y, n_x], steps: [window.dilation[0] * width, window.dilation[1]] }
     }
@@ -102,23 +101,25 @@ pub fn average_pool(
 
 fn average<I: Activation, O: Activation>(shape: &PoolShape, params: &AverageParams, input: &[I], output: &mut [O]) {
     let c = shape.input.c;
-    for (pixel, out) in output.chunks_exact_mut(c).enumerate() {
-        let Under { first, n: [n_y, n_x], steps: [down, right] } = shape.under(pixel);
-        let n = if params.count_pad { shape.window.n_taps() } else { n_y * n_x };
-        let divisor = (n as i64) << MULTIPLIER_BITS;
-        for (block, out) in out.chunks_mut(CHANNELS).enumerate() {
-            let mut sums = [0i32; CHANNELS];
-            for i in 0..n_y {
-                for j in 0..n_x {
-                    let x = &input[(first + i * down + j * right) * c + block * CHANNELS..][..out.len()];
-                    for (sum, x) in sums.iter_mut().zip(x) {
-                        *sum = sum.wrapping_add(x.to_i32().wrapping_sub(params.zero_point_in));
+    for (oy, row) in output.chunks_exact_mut(shape.output.w * c).enumerate() {
+        for (ox, out) in row.chunks_exact_mut(c).enumerate() {
+            let Under { first, n: [n_y, n_x], steps: [down, right] } = shape.under(oy, ox);
+            let n = if params.count_pad { shape.window.n_taps() } else { n_y * n_x };
+            let divisor = (n as i64) << MULTIPLIER_BITS;
+            for (block, out) in out.chunks_mut(CHANNELS).enumerate() {
+                let mut sums = [0i32; CHANNELS];
+                for i in 0..n_y {
+                    for j in 0..n_x {
+                        let x = &input[(first + i * down + j * right) * c + block * CHANNELS..][..out.len()];
+                        for (sum, x) in sums.iter_mut().zip(x) {
+                            *sum = sum.wrapping_add(x.to_i32().wrapping_sub(params.zero_point_in));
+                        }
                     }
                 }
-            }
-            for (out, sum) in out.iter_mut().zip(sums) {
-                let product = i64::from(sum) * i64::from(params.multiplier);
-                *out = O::from_i32(params.clamp.apply(round_half_even_div(product, divisor)));
+                for (out, sum) in out.iter_mut().zip(sums) {
+                    let product = i64::from(sum) * i64::from(params.multiplier);
+                    *out = O::from_i32(params.clamp.apply(round_half_even_div(product, divisor)));
+                }
             }
         }
     }
@@ -146,18 +147,20 @@ in_vectors_of_each_isa! {
 #[inline(always)]
 fn maximum<T: Activation>(shape: &PoolShape, input: &[T], output: &mut [T]) {
     let c = shape.input.c;
-    for (pixel, out) in output.chunks_exact_mut(c).enumerate() {
-        let under = shape.under(pixel);
-        let (blocks, rest) = out.as_chunks_mut::<MAX_CHANNELS>();
-        let first_of_rest = blocks.len() * MAX_CHANNELS;
-        for (block, out) in blocks.iter_mut().enumerate() {
-            let mut most = [T::MIN; MAX_CHANNELS];
-            raise(under, &input[block * MAX_CHANNELS..], c, &mut most);
-            *out = most;
-        }
-        if !rest.is_empty() {
-            rest.fill(T::MIN);
-            raise(under, &input[first_of_rest..], c, rest);
+    for (oy, row) in output.chunks_exact_mut(shape.output.w * c).enumerate() {
+        for (ox, out) in row.chunks_exact_mut(c).enumerate() {
+            let under = shape.under(oy, ox);
+            let (blocks, rest) = out.as_chunks_mut::<MAX_CHANNELS>();
+            let first_of_rest = blocks.len() * MAX_CHANNELS;
+            for (block, out) in blocks.iter_mut().enumerate() {
+                let mut most = [T::MIN; MAX_CHANNELS];
+                raise(under, &input[block * MAX_CHANNELS..], c, &mut most);
+                *out = most;
+            }
+            if !rest.is_empty() {
+                rest.fill(T::MIN);
+                raise(under, &input[first_of_rest..], c, rest);
+            }
         }
     }
 }
@@ -214,7 +217,7 @@ fn sum<T: Activation>(zero_point: i32, input: &[T], output: &mut [i32]) {
     for (block, sums) in blocks.iter_mut().enumerate() {
         let mut totals = [start; CHANNELS];
         for pixel in input.chunks_exact(c) {
-            add_to(&mut totals, &pixel[block * CHANNELS..]);
+            add_to(&mut totals, &pixel[block * CHANNELS..][..CHANNELS]);
         }
         *sums = totals;
     }
@@ -310,9 +313,11 @@ mod tests {
                 return Ok(());
             }
             let mut out = vec![0i8; shape.output.len()];
-            max_pool(Isa::Scalar, &shape, View::I8(x), ViewMut::I8(&mut out)).unwrap();
             let expected: Vec<i8> = all.iter().map(|e| *e.iter().max().unwrap()).collect();
-            prop_assert_eq!(&out, &expected);
+            for isa in Isa::available() {
+                max_pool(isa, &shape, View::I8(x), ViewMut::I8(&mut out)).unwrap();
+                prop_assert_eq!(&out, &expected);
+            }
 
             let clamp = Clamp { zero_point: zero_point.into(), low: -100, high: 127 };
             let params = AverageParams { count_pad, zero_point_in: zero_point_in.into(), multiplier, clamp };

@@ -291,11 +291,16 @@ fn multiplier(factor: f64) -> Result<i32, String> {
     }
 }
 
-/// Multipliers within 2^21 and their shift for two real factors, as fine as they get.
+/// Multipliers of an addition and their shift for two real factors.
+///
+/// Within i16, which kernels add in half the time, if that leaves each off by 2^-13 at most (and a sum of two inputs by 2^-4
+/// of an output step); else within 2^21, as fine as they get.
 fn add_multipliers(factors: [f64; 2]) -> Option<([i32; 2], u8)> {
     let largest = factors[0].abs().max(factors[1].abs());
-    let shift = (1..=24u8).rev().find(|shift| (largest * f64::from(1u32 << shift)).round() <= f64::from(1 << 21))?;
-    Some((factors.map(|f| (f * f64::from(1u32 << shift)).round_ties_even() as i32), shift))
+    let scaled = |factor: f64, shift: u8| (factor * f64::from(1u32 << shift)).round_ties_even();
+    let finest = |most: i32| (1..=24u8).rev().find(|shift| scaled(largest, *shift) <= f64::from(most));
+    let shift = finest(i16::MAX.into()).filter(|shift| *shift >= 12).or_else(|| finest(1 << 21))?;
+    Some((factors.map(|f| scaled(f, shift) as i32), shift))
 }
 
 #[cfg(test)]
@@ -304,8 +309,12 @@ mod tests {
 
     #[test]
     fn addition_uses_the_finest_shift_that_fits() {
-        assert_eq!(add_multipliers([1.0, -0.5]), Some(([1 << 21, -(1 << 20)], 21)));
-        assert_eq!(add_multipliers([0.01, 0.02]), Some(([167_772, 335_544], 24)));
+        assert_eq!(add_multipliers([0.75, -0.5]), Some(([24_576, -16_384], 15)));
+        assert_eq!(add_multipliers([0.01, 0.02]), Some(([10_486, 20_972], 20)));
+        assert_eq!(add_multipliers([1e-4, 1e-5]), Some(([1_678, 168], 24)));
+        assert_eq!(add_multipliers([7.999, 1.0]), Some(([32_764, 4_096], 12)));
+        // Too coarse within i16.
+        assert_eq!(add_multipliers([8.0, 1.0]), Some(([1 << 21, 1 << 18], 18)));
         assert_eq!(add_multipliers([f64::from(1 << 21), 1.0]), None);
     }
 

@@ -4,6 +4,7 @@
 //! them, and every load that follows is in order.
 
 use crate::Isa;
+use crate::add::AddParams;
 use crate::conv::ConvShape;
 use crate::packed::{Layer, Line};
 use crate::requantize::Clamp;
@@ -64,4 +65,15 @@ pub fn conv(
             (_, false) => avx512::dense::dense(shape, packed, zero_point_in, clamp, input, scratch, output),
         }
     }
+}
+
+/// True if [`add`] has a twin for these parameters.
+pub fn can_add(isa: Isa, params: &AddParams) -> bool {
+    isa == Isa::Avx512Vnni && avx512::add::can_add(params)
+}
+
+/// Addition of slices of equal lengths, for parameters that [`can_add`] allows.
+pub fn add(params: &AddParams, a: &[i8], b: &[i8], out: &mut [i8]) {
+    // SAFETY: the caller vouches for the CPU (`add::add`).
+    unsafe { avx512::add::add(params, a, b, out) }
 }

@@ -218,6 +218,18 @@ impl Target {
         }
     }
 
+    /// `x * factor` rounded half to even, with the zero point, as i32; the product is exact and below 2^22 in magnitude.
+    ///
+    /// # Safety
+    /// AVX-512 F.
+    #[inline(always)]
+    pub unsafe fn round(&self, x: __m512, factor: __m512) -> __m512i {
+        unsafe {
+            let magic = _mm512_castsi512_ps(_mm512_set1_epi32(MAGIC));
+            _mm512_sub_epi32(_mm512_castps_si512(_mm512_fmadd_ps(x, factor, magic)), self.magic)
+        }
+    }
+
     /// Stores the V requantized vectors of a block of `n` channels in order at `out`.
     ///
     /// # Safety
@@ -244,7 +256,7 @@ impl Target {
     /// # Safety
     /// AVX-512 F and BW.
     #[inline(always)]
-    unsafe fn narrow_block(&self, results: [__m512i; 4]) -> __m512i {
+    pub unsafe fn narrow_block(&self, results: [__m512i; 4]) -> __m512i {
         unsafe {
             let [a, b, c, d] = results;
             let bytes = _mm512_packs_epi16(_mm512_packs_epi32(a, b), _mm512_packs_epi32(c, d));
