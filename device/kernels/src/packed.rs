@@ -332,7 +332,7 @@ mod tests {
         }
     }
 
-    /// Inputs and weights that do not fit into what twins keep close: several panels, and one that is the whole input.
+    /// Inputs and weights that do not fit into what twins keep close: several panels, and chunks of weights.
     #[test]
     fn large_layers_give_the_plain_bits() {
         // Height, width, channels in and out, kernel, stride, padding.
@@ -347,6 +347,10 @@ mod tests {
             (9, 9, 64, 128, 3, 1, 1),
             (7, 7, 960, 160, 1, 1, 0),
             (1, 5, 3000, 16, 3, 3, 2),
+            (23, 17, 300, 70, 1, 1, 0),
+            (23, 17, 301, 70, 1, 1, 0),
+            (31, 35, 260, 80, 1, 2, 0),
+            (9, 8, 300, 100, 3, 1, 1),
             (2, 1, 8, 8, 3, 3, 9),
         ] {
             let window = Window {

@@ -7,3 +7,4 @@ pub(super) mod add;
 pub(super) mod dense;
 pub(super) mod depthwise;
 mod header;
+mod panel;
