@@ -270,11 +270,12 @@ impl Job<'_> {
         assert!(n <= patch.n_pixels && panel.len() >= patch.panel_len + size_of::<Line>());
         assert!(!patch.in_chunks || sums.len() >= n.next_multiple_of(PIXELS) * V);
         let (n_quads, sums) = (patch.n_quads(), sums.as_mut_ptr());
-        if !patch.in_chunks {
+        // Where a block has few channels it is small.
+        if V < BLOCK / LANES || !patch.in_chunks {
             let [runs, quads] = [[0, patch.n_runs], [0, n_quads]];
             let chunk = Chunk { weights: self.weights, runs, quads, is_first: true, is_last: true, ahead: 0 };
             // SAFETY: passed on.
-            return unsafe { self.chunk::<V, P, H, FORM, LINEAR>(chunk, panel, n, sums, out) };
+            return unsafe { self.chunk::<V, P, H, FORM, LINEAR, true>(chunk, panel, n, sums, out) };
         }
         let step = CHUNK_BYTES / size_of::<Line>() / V;
         for run in 0..patch.n_runs {
@@ -290,17 +291,25 @@ impl Job<'_> {
                     ahead: ((end - first) * V).div_ceil(n.div_ceil(P)),
                 };
                 // SAFETY: the sums were just measured; the rest is passed on.
-                unsafe { self.chunk::<V, P, H, FORM, LINEAR>(chunk, panel, n, sums, out) };
+                unsafe { self.chunk::<V, P, H, FORM, LINEAR, false>(chunk, panel, n, sums, out) };
             }
         }
     }
 
-    /// Passes of P pixels, and of H where no more are left.
+    /// Passes of P pixels, and of H where no more are left. Of a chunk that is all of the block if WHOLE: then no code is
+    /// there for others, which slows short loops.
     ///
     /// # Safety
     /// As [`Job::run`]; if the chunk is not the only one, `sums` has room for whole passes of `n` pixels.
     #[inline(always)]
-    unsafe fn chunk<const V: usize, const P: usize, const H: usize, const FORM: u32, const LINEAR: bool>(
+    unsafe fn chunk<
+        const V: usize,
+        const P: usize,
+        const H: usize,
+        const FORM: u32,
+        const LINEAR: bool,
+        const WHOLE: bool,
+    >(
         &self,
         chunk: Chunk,
         panel: &[u8],
@@ -318,7 +327,7 @@ impl Job<'_> {
             assert!((LINEAR || offsets.len() >= P) && out.len() >= (left.min(P) - 1) * self.stride + self.n_channels);
             let (panel, out) = (panel.as_ptr(), out.as_mut_ptr());
             let sums = sums.wrapping_add(first * V).cast::<i32>();
-            for _ in 0..chunk.ahead {
+            for _ in 0..if WHOLE { 0 } else { chunk.ahead } {
                 // SAFETY: fetching reads nothing.
                 unsafe { _mm_prefetch::<_MM_HINT_T0>(ahead.cast()) };
                 ahead = ahead.wrapping_add(size_of::<Line>());
@@ -326,13 +335,13 @@ impl Job<'_> {
             // SAFETY: offsets are of patches in the panel, those past `n` too, and `out` was just measured.
             unsafe {
                 if left >= P {
-                    self.whole_pass::<V, P, FORM, LINEAR>(chunk, panel, offsets, sums, out);
+                    self.whole_pass::<V, P, FORM, LINEAR, WHOLE>(chunk, panel, offsets, sums, out);
                     first += P;
                 } else if left > H {
-                    self.last_pass::<V, P, FORM, LINEAR>(chunk, panel, offsets, left, sums, out);
+                    self.last_pass::<V, P, FORM, LINEAR, WHOLE>(chunk, panel, offsets, left, sums, out);
                     first = n;
                 } else {
-                    self.last_pass::<V, H, FORM, LINEAR>(chunk, panel, offsets, left, sums, out);
+                    self.last_pass::<V, H, FORM, LINEAR, WHOLE>(chunk, panel, offsets, left, sums, out);
                     first = n;
                 }
             }
@@ -343,7 +352,7 @@ impl Job<'_> {
     ///
     /// Loops of known length instead of closures here and below: a closure is a function without these instructions.
     #[inline(always)]
-    unsafe fn accumulate<const V: usize, const P: usize, const LINEAR: bool>(
+    unsafe fn accumulate<const V: usize, const P: usize, const LINEAR: bool, const WHOLE: bool>(
         &self,
         chunk: Chunk,
         panel: *const u8,
@@ -352,7 +361,7 @@ impl Job<'_> {
     ) -> [[__m512i; V]; P] {
         unsafe {
             let mut acc = [[_mm512_setzero_si512(); V]; P];
-            if chunk.is_first {
+            if WHOLE || chunk.is_first {
                 for v in 0..V {
                     let start = self.header.start(v);
                     for acc in &mut acc {
@@ -394,7 +403,7 @@ impl Job<'_> {
     /// One pass, all of whose pixels count. Every loop has a known length, so that sums never leave the registers: vector
     /// stores are slow on some CPUs.
     #[inline(always)]
-    unsafe fn whole_pass<const V: usize, const P: usize, const FORM: u32, const LINEAR: bool>(
+    unsafe fn whole_pass<const V: usize, const P: usize, const FORM: u32, const LINEAR: bool, const WHOLE: bool>(
         &self,
         chunk: Chunk,
         panel: *const u8,
@@ -403,8 +412,8 @@ impl Job<'_> {
         out: *mut i8,
     ) {
         unsafe {
-            let mut results = self.accumulate::<V, P, LINEAR>(chunk, panel, offsets, sums);
-            if !chunk.is_last {
+            let mut results = self.accumulate::<V, P, LINEAR, WHOLE>(chunk, panel, offsets, sums);
+            if !WHOLE && !chunk.is_last {
                 return put_by(&results, sums);
             }
             self.header.requantize_all::<V, FORM>(&mut results, self.target);
@@ -417,7 +426,7 @@ impl Job<'_> {
     /// The pass that ends with its first `n` pixels.
     #[inline(never)]
     #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
-    unsafe fn last_pass<const V: usize, const P: usize, const FORM: u32, const LINEAR: bool>(
+    unsafe fn last_pass<const V: usize, const P: usize, const FORM: u32, const LINEAR: bool, const WHOLE: bool>(
         &self,
         chunk: Chunk,
         panel: *const u8,
@@ -427,8 +436,8 @@ impl Job<'_> {
         out: *mut i8,
     ) {
         unsafe {
-            let mut results = self.accumulate::<V, P, LINEAR>(chunk, panel, offsets, sums);
-            if !chunk.is_last {
+            let mut results = self.accumulate::<V, P, LINEAR, WHOLE>(chunk, panel, offsets, sums);
+            if !WHOLE && !chunk.is_last {
                 return put_by(&results, sums);
             }
             self.header.requantize_all::<V, FORM>(&mut results, self.target);
