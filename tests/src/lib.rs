@@ -66,6 +66,14 @@ pub fn resident_bytes() -> Result<f64> {
     status_bytes("VmRSS:")
 }
 
+/// The part of [`resident_bytes`] that is pages of files: the program itself and its libraries.
+///
+/// # Errors
+/// Where there is no `/proc`.
+pub fn resident_file_bytes() -> Result<f64> {
+    status_bytes("RssFile:")
+}
+
 /// Its peak in bytes.
 ///
 /// # Errors
@@ -104,8 +112,8 @@ pub fn graft(data_dir: &Path) -> Command {
 /// # Errors
 /// A file that cannot be read or is no sound bundle.
 pub fn read_bundle(path: &Path) -> Result<Bundle> {
-    let bytes = std::fs::read(path).with_context(|| path.display().to_string())?;
-    Ok(UncheckedBundle::read(bytes)?.check()?)
+    let file = std::fs::File::open(path).with_context(|| path.display().to_string())?;
+    Ok(UncheckedBundle::open(file)?.check()?)
 }
 
 /// Quantizes the glyph encoder into `path` as the demo does, but for `norm`.

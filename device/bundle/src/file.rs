@@ -6,12 +6,16 @@
 //! signature zero; the signature covers magic, version, manifest_len and the manifest, so that it can be checked
 //! before the manifest is parsed.
 
-use graft_wire::Digest;
+use std::borrow::Cow;
+use std::fs::File;
+
 use graft_wire::limits::{BUNDLE_BYTES_MAX, EMBEDDING_LEN_MAX, NAME_BYTES_MAX};
+use graft_wire::{Digest, SpaceId};
 
 use crate::graph::{Blob, Graph};
 use crate::input::InputSpec;
-use crate::manifest::{Manifest, SelfTest, SelfTestInput, seeded_bytes, space_id};
+use crate::manifest::{Manifest, SelfTest, SelfTestInput, SpaceHasher, seeded_bytes, space_id};
+use crate::source::Source;
 
 /// First bytes of every bundle.
 pub const MAGIC: &[u8; 8] = b"graft\0b\n";
@@ -25,6 +29,8 @@ pub const MANIFEST_BYTES_MAX: u32 = 4 << 20;
 pub const PAYLOAD_CHUNK_BYTES: usize = 64 << 10;
 /// Every blob starts at a multiple of this.
 pub const BLOB_ALIGN: u64 = 64;
+/// Payload whose two hashes are computed side by side: below, a thread costs more than it saves.
+const TWO_THREADS_MIN: u64 = 4 << 20;
 /// Most self-test cases.
 pub const SELF_TESTS_MAX: usize = 64;
 
@@ -61,6 +67,17 @@ pub enum BundleError {
     /// The space id does not follow from the content.
     #[error("bundle is damaged: its space id does not follow from its content")]
     Space,
+    /// A blob that is not there.
+    #[error("blob at byte {offset} with {bytes} bytes is not aligned or leaves the payload")]
+    Blob {
+        /// In the payload.
+        offset: u64,
+        /// Its length.
+        bytes: u64,
+    },
+    /// The file cannot be read, or no longer.
+    #[error("bundle cannot be read: {0}")]
+    Read(String),
     /// A part is over its cap; when writing.
     #[error("{what} of {found} is over the bundle's limit of {limit}")]
     TooLarge {
@@ -76,8 +93,9 @@ pub enum BundleError {
 /// A bundle whose header has been read and nothing else believed.
 #[derive(Debug)]
 pub struct UncheckedBundle {
-    bytes: Vec<u8>,
-    manifest_len: usize,
+    source: Source,
+    /// Header and manifest.
+    head: Vec<u8>,
 }
 
 /// A bundle whose hashes match and whose manifest and graph could be read.
@@ -85,21 +103,39 @@ pub struct UncheckedBundle {
 /// Ops, shapes and blob ranges of the graph are the engine's to check.
 #[derive(Debug)]
 pub struct Bundle {
-    bytes: Vec<u8>,
-    payload_start: usize,
+    source: Source,
+    /// Header and manifest.
+    head: Vec<u8>,
     manifest: Manifest,
-    manifest_len: usize,
     graph: Graph,
 }
 
 impl UncheckedBundle {
-    /// Reads the header.
+    /// Reads the header of a bundle in memory.
     ///
     /// # Errors
     /// [`BundleError`] for a wrong magic, version or manifest length.
     pub fn read(bytes: Vec<u8>) -> Result<Self, BundleError> {
+        Self::of(Source::Memory(bytes))
+    }
+
+    /// Reads the header of a bundle file, whose payload stays there: what reads a blob later gets what the file then holds.
+    /// Bundle files are written once and never changed.
+    ///
+    /// # Errors
+    /// As [`Self::read`]; [`BundleError::Read`].
+    pub fn open(file: File) -> Result<Self, BundleError> {
+        Self::of(Source::of_file(file)?)
+    }
+
+    fn of(source: Source) -> Result<Self, BundleError> {
+        let len = source.len();
+        if len > BUNDLE_BYTES_MAX {
+            return Err(BundleError::TooLarge { what: "file", found: len, limit: BUNDLE_BYTES_MAX });
+        }
+        let header = source.read(0..len.min(HEADER_BYTES as u64))?;
         let header =
-            bytes.first_chunk::<HEADER_BYTES>().ok_or(BundleError::NotABundle("shorter than a bundle's header"))?;
+            header.first_chunk::<HEADER_BYTES>().ok_or(BundleError::NotABundle("shorter than a bundle's header"))?;
         if !header.starts_with(MAGIC) {
             return Err(BundleError::NotABundle("does not begin with a bundle's magic"));
         }
@@ -112,22 +148,22 @@ impl UncheckedBundle {
             let (found, limit) = (manifest_len.into(), MANIFEST_BYTES_MAX.into());
             return Err(BundleError::TooLarge { what: "manifest", found, limit });
         }
-        let expected = HEADER_BYTES + manifest_len as usize;
-        if bytes.len() < expected {
-            return Err(BundleError::Length { found: bytes.len() as u64, expected: expected as u64 });
+        let expected = HEADER_BYTES as u64 + u64::from(manifest_len);
+        if len < expected {
+            return Err(BundleError::Length { found: len, expected });
         }
-        Ok(Self { bytes, manifest_len: manifest_len as usize })
+        let head = source.read(0..expected)?.into_owned();
+        Ok(Self { source, head })
     }
 
     /// What the signature covers: magic, version, manifest length and manifest.
     pub fn signed_bytes(&self) -> [&[u8]; 2] {
-        let manifest = self.bytes.get(HEADER_BYTES..HEADER_BYTES + self.manifest_len).unwrap_or_default();
-        [self.bytes.get(..16).unwrap_or_default(), manifest]
+        [self.head.get(..16).unwrap_or_default(), manifest_of(&self.head)]
     }
 
     /// Key id and ed25519 signature; zeros if unsigned.
     pub fn signature(&self) -> ([u8; 16], [u8; 64]) {
-        let part = |from: usize, to: usize| self.bytes.get(from..to).unwrap_or_default();
+        let part = |from: usize, to: usize| self.head.get(from..to).unwrap_or_default();
         (part(16, 32).try_into().unwrap_or([0; 16]), part(32, 96).try_into().unwrap_or([0; 64]))
     }
 
@@ -136,42 +172,63 @@ impl UncheckedBundle {
     /// # Errors
     /// [`BundleError`] naming the first part that is malformed or damaged.
     pub fn check(self) -> Result<Bundle, BundleError> {
-        let [_, manifest_bytes] = self.signed_bytes();
-        let manifest = decode_manifest(manifest_bytes)?;
-        let payload_start = align(HEADER_BYTES as u64 + self.manifest_len as u64);
-        let expected = payload_start.saturating_add(manifest.payload_bytes);
-        if self.bytes.len() as u64 != expected {
-            return Err(BundleError::Length { found: self.bytes.len() as u64, expected });
+        let manifest = decode_manifest(manifest_of(&self.head))?;
+        let Self { source, head } = self;
+        let start = payload_start(&head);
+        let (found, expected) = (source.len(), start.saturating_add(manifest.payload_bytes));
+        if found != expected {
+            return Err(BundleError::Length { found, expected });
         }
-        let payload_start = payload_start as usize;
-        let payload = self.bytes.get(payload_start..).unwrap_or_default();
-        if payload.len().div_ceil(PAYLOAD_CHUNK_BYTES) != manifest.chunks.len() {
+        let stretches = || (start..found).step_by(PAYLOAD_CHUNK_BYTES);
+        if stretches().count() != manifest.chunks.len() {
             return Err(BundleError::Manifest("it has another number of chunk hashes than its payload has chunks"));
         }
-        let hashes = payload.chunks(PAYLOAD_CHUNK_BYTES).map(Digest::of);
-        if let Some(chunk) = hashes.zip(&manifest.chunks).position(|(found, expected)| found != *expected) {
-            return Err(BundleError::ChunkHash { chunk });
-        }
-        let graph_bytes = blob_of(payload, manifest.graph).ok_or(BundleError::Manifest("graph outside the payload"))?;
-        let graph: Graph = match postcard::take_from_bytes(graph_bytes) {
+        let blob = |blob: Blob| blob_of(&source, start, blob);
+        let graph_bytes = blob(manifest.graph).map_err(|error| match error {
+            BundleError::Blob { .. } => BundleError::Manifest("graph outside the payload"),
+            error => error,
+        })?;
+        let stretch = |from: u64, end: u64| source.read(from..end.min(from + PAYLOAD_CHUNK_BYTES as u64));
+        let check_chunks = || {
+            for (chunk, (from, expected)) in stretches().zip(&manifest.chunks).enumerate() {
+                if Digest::of(&stretch(from, found)?) != *expected {
+                    return Err(BundleError::ChunkHash { chunk });
+                }
+            }
+            Ok(())
+        };
+        // Weights lie before the graph, which is in the file.
+        let weights_len = manifest.graph.offset;
+        let space = || {
+            let mut hasher = SpaceHasher::new(&manifest.input, manifest.inv_scale, &graph_bytes, weights_len);
+            let end = start + weights_len;
+            for from in (start..end).step_by(PAYLOAD_CHUNK_BYTES) {
+                hasher.update(&stretch(from, end)?);
+            }
+            Ok(hasher.finish())
+        };
+        let (chunks_match, space) = both(manifest.payload_bytes >= TWO_THREADS_MIN, check_chunks, &space);
+        chunks_match?;
+        let space: SpaceId = space?;
+        let graph: Graph = match postcard::take_from_bytes(&graph_bytes) {
             Ok((graph, [])) => graph,
             _ => return Err(BundleError::Manifest("its graph cannot be decoded")),
         };
-        let weights = payload.get(..manifest.graph.offset as usize).unwrap_or_default();
-        if space_id(&manifest.input, manifest.inv_scale, graph_bytes, weights) != manifest.space {
+        if space != manifest.space {
             return Err(BundleError::Space);
         }
         for case in &manifest.self_tests {
-            let expected = blob_of(payload, case.expected).map(Digest::of);
+            let matches = |at: Blob, hash: Digest| blob(at).is_ok_and(|bytes| Digest::of(&bytes) == hash);
             let stored_matches = match case.input {
-                SelfTestInput::Stored(blob) => blob_of(payload, blob).map(Digest::of) == Some(case.input_hash),
+                SelfTestInput::Stored(input) => matches(input, case.input_hash),
                 SelfTestInput::Seeded(_) => true,
             };
-            if expected != Some(case.expected_hash) || !stored_matches {
+            if !matches(case.expected, case.expected_hash) || !stored_matches {
                 return Err(BundleError::Manifest("a self-test case does not match its hash"));
             }
         }
-        Ok(Bundle { payload_start, manifest_len: self.manifest_len, manifest, graph, bytes: self.bytes })
+        drop(graph_bytes);
+        Ok(Bundle { source, head, manifest, graph })
     }
 }
 
@@ -196,7 +253,7 @@ impl Bundle {
 
     /// The manifest as encoded.
     pub fn manifest_bytes(&self) -> &[u8] {
-        self.bytes.get(HEADER_BYTES..HEADER_BYTES + self.manifest_len).unwrap_or_default()
+        manifest_of(&self.head)
     }
 
     /// What is computed.
@@ -204,25 +261,39 @@ impl Bundle {
         &self.graph
     }
 
-    /// A stretch of the payload; `None` if it leaves the payload or is not aligned.
-    pub fn blob(&self, blob: Blob) -> Option<&[u8]> {
-        blob_of(self.bytes.get(self.payload_start..)?, blob)
+    /// A stretch of the payload.
+    ///
+    /// # Errors
+    /// [`BundleError::Blob`] if it leaves the payload or is not aligned, [`BundleError::Read`].
+    pub fn blob(&self, blob: Blob) -> Result<Cow<'_, [u8]>, BundleError> {
+        blob_of(&self.source, payload_start(&self.head), blob)
+    }
+
+    /// Bytes of the whole file.
+    pub fn file_len(&self) -> u64 {
+        self.source.len()
     }
 
     /// The whole file.
-    pub fn file_bytes(&self) -> &[u8] {
-        &self.bytes
+    ///
+    /// # Errors
+    /// [`BundleError::Read`].
+    pub fn file_bytes(&self) -> Result<Cow<'_, [u8]>, BundleError> {
+        self.source.read(0..self.source.len())
     }
 
     /// BLAKE3 of the whole file: its name in transfer and on disk.
-    pub fn file_hash(&self) -> Digest {
-        Digest::of(&self.bytes)
+    ///
+    /// # Errors
+    /// [`BundleError::Read`].
+    pub fn file_hash(&self) -> Result<Digest, BundleError> {
+        Ok(Digest::of(&self.file_bytes()?))
     }
 
     /// Input tensor of a self-test case, as bytes.
     pub fn self_test_input(&self, case: &SelfTest) -> Option<Vec<u8>> {
         match case.input {
-            SelfTestInput::Stored(blob) => self.blob(blob).map(<[u8]>::to_vec),
+            SelfTestInput::Stored(blob) => self.blob(blob).ok().map(Cow::into_owned),
             SelfTestInput::Seeded(seed) => {
                 let tensor = self.graph.tensors.get(self.graph.input.0 as usize)?;
                 // A crafted shape must not make us allocate without bound.
@@ -401,10 +472,33 @@ fn check_manifest(manifest: &Manifest) -> Result<(), BundleError> {
     }
 }
 
-fn blob_of(payload: &[u8], blob: Blob) -> Option<&[u8]> {
-    let start = usize::try_from(blob.offset).ok()?;
-    let end = usize::try_from(blob.offset.checked_add(blob.bytes)?).ok()?;
-    if blob.offset.is_multiple_of(BLOB_ALIGN) { payload.get(start..end) } else { None }
+/// What two functions give; side by side if that `pays` and the system gives a thread.
+fn both<A, B: Send>(pays: bool, a: impl FnOnce() -> A, b: &(impl Fn() -> B + Sync)) -> (A, B) {
+    std::thread::scope(|scope| {
+        let thread = if pays { std::thread::Builder::new().spawn_scoped(scope, b).ok() } else { None };
+        let a = a();
+        // A thread that panicked is as good as none.
+        let b = thread.and_then(|thread| thread.join().ok()).unwrap_or_else(b);
+        (a, b)
+    })
+}
+
+fn manifest_of(head: &[u8]) -> &[u8] {
+    head.get(HEADER_BYTES..).unwrap_or_default()
+}
+
+fn payload_start(head: &[u8]) -> u64 {
+    align(head.len() as u64)
+}
+
+fn blob_of(source: &Source, payload_start: u64, blob: Blob) -> Result<Cow<'_, [u8]>, BundleError> {
+    let Blob { offset, bytes } = blob;
+    let start = payload_start.checked_add(offset);
+    let end = start.and_then(|start| start.checked_add(bytes)).filter(|end| *end <= source.len());
+    match start.zip(end) {
+        Some((start, end)) if offset.is_multiple_of(BLOB_ALIGN) => source.read(start..end),
+        _ => Err(BundleError::Blob { offset, bytes }),
+    }
 }
 
 fn encode<T: serde::Serialize>(value: &T) -> Result<Vec<u8>, BundleError> {
@@ -473,21 +567,50 @@ mod tests {
         let bundle = UncheckedBundle::read(file()).unwrap().check().unwrap();
         assert_eq!(bundle.graph(), &graph());
         assert_eq!(bundle.manifest().ops, ["GlobalSum"]);
-        assert_eq!(bundle.blob(Blob { offset: 0, bytes: 4 }), Some(&[1u8, 0, 0, 0][..]));
-        assert_eq!(bundle.blob(Blob { offset: 1, bytes: 4 }), None, "not aligned");
-        assert_eq!(bundle.blob(Blob { offset: 0, bytes: u64::MAX }), None);
+        assert_eq!(bundle.blob(Blob { offset: 0, bytes: 4 }).unwrap()[..], [1, 0, 0, 0]);
+        for (offset, bytes) in [(1, 4), (0, u64::MAX), (u64::MAX - 63, 4), (1 << 20, 0)] {
+            assert_eq!(bundle.blob(Blob { offset, bytes }), Err(BundleError::Blob { offset, bytes }));
+        }
         assert_eq!(bundle.self_test_input(&bundle.manifest().self_tests[0]), Some(vec![3, 4]));
         let seeded = bundle.self_test_input(&bundle.manifest().self_tests[1]).unwrap();
         assert_eq!(Digest::of(&seeded), bundle.manifest().self_tests[1].input_hash);
     }
 
     #[test]
+    fn a_file_is_read_as_memory_is() {
+        let path = std::env::temp_dir().join(format!("graft-bundle-{}", std::process::id()));
+        let open = |bytes: &[u8]| {
+            std::fs::write(&path, bytes).unwrap();
+            File::open(&path).map_err(unread).and_then(UncheckedBundle::open).and_then(UncheckedBundle::check)
+        };
+        fn unread(error: std::io::Error) -> BundleError {
+            BundleError::Read(error.to_string())
+        }
+        let (bytes, memory) = (file(), UncheckedBundle::read(file()).unwrap().check().unwrap());
+        let bundle = open(&bytes).unwrap();
+        assert_eq!((bundle.manifest(), bundle.graph()), (memory.manifest(), memory.graph()));
+        assert_eq!(bundle.blob(bundle.manifest().graph), memory.blob(memory.manifest().graph));
+        assert_eq!(bundle.file_bytes().unwrap()[..], bytes);
+        // Cut while it is open.
+        std::fs::write(&path, &bytes[..200]).unwrap();
+        assert!(matches!(bundle.blob(bundle.manifest().graph), Err(BundleError::Read(_))));
+        for at in [0, 8, 12, payload_start(&bundle.head) as usize, bytes.len() - 1] {
+            let mut damaged = bytes.clone();
+            damaged[at] ^= 64;
+            let expected = UncheckedBundle::read(damaged.clone()).and_then(UncheckedBundle::check).unwrap_err();
+            assert_eq!(open(&damaged).unwrap_err(), expected);
+        }
+        std::fs::remove_file(&path).unwrap();
+    }
+
+    #[test]
     fn file_is_golden() {
         let bundle = UncheckedBundle::read(file()).unwrap().check().unwrap();
-        assert_eq!(bundle.file_bytes()[..12], *b"graft\0b\n\x01\0\0\0");
+        let file = bundle.file_bytes().unwrap();
+        assert_eq!(file[..12], *b"graft\0b\n\x01\0\0\0");
         // All but the version of graft, which changes with every release.
         let manifest = Manifest { made_by: String::new(), ..bundle.manifest().clone() };
-        let payload = &bundle.file_bytes()[bundle.payload_start..];
+        let payload = &file[payload_start(&bundle.head) as usize..];
         let hashes = [Digest::of(&encode(&manifest).unwrap()).to_string(), Digest::of(payload).to_string()];
         assert_eq!(
             hashes,

@@ -5,7 +5,7 @@
 //! - [`input`]: how an image or an array becomes the int8 input tensor, as data (`graft-input` executes it);
 //! - [`graph`]: the integer graph as data (`graft-kernels` defines its arithmetic, `graft-engine` executes it).
 //!
-//! Nothing here runs a network or touches a disk.
+//! Nothing here runs a network or writes to a disk.
 #![deny(clippy::unwrap_used, clippy::indexing_slicing)]
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::indexing_slicing))]
 
@@ -13,6 +13,7 @@ pub mod file;
 pub mod graph;
 pub mod input;
 pub mod manifest;
+mod source;
 
 pub use file::{Bundle, BundleError, BundleWriter, UncheckedBundle};
 pub use graph::{DataType, Graph, Op, Step, Tensor, TensorId};

@@ -85,14 +85,35 @@ pub fn seeded_bytes(seed: u32) -> impl Iterator<Item = u8> {
 /// and the self-tests). Names of nodes are part of the graph bytes; re-signing, new self-tests and manifest texts are
 /// not part of the space.
 pub fn space_id(input: &InputSpec, inv_scale: f64, graph_bytes: &[u8], weights: &[u8]) -> SpaceId {
-    let mut hasher = blake3::Hasher::new();
-    hasher.update(b"graft space v1");
-    hasher.update(&ARITHMETIC_VERSION.to_le_bytes());
-    // Postcard of a type of ours into a Vec cannot fail; an empty string would still be a defined id.
-    let input_bytes = postcard::to_allocvec(input).unwrap_or_default();
-    for part in [&input_bytes[..], &inv_scale.to_le_bytes(), graph_bytes, weights] {
-        hasher.update(&(part.len() as u64).to_le_bytes());
-        hasher.update(part);
+    let mut hasher = SpaceHasher::new(input, inv_scale, graph_bytes, weights.len() as u64);
+    hasher.update(weights);
+    hasher.finish()
+}
+
+/// [`space_id`] of weights that come in stretches.
+#[derive(Debug)]
+pub(crate) struct SpaceHasher(blake3::Hasher);
+
+impl SpaceHasher {
+    pub fn new(input: &InputSpec, inv_scale: f64, graph_bytes: &[u8], weights_len: u64) -> Self {
+        let mut hasher = blake3::Hasher::new();
+        hasher.update(b"graft space v1");
+        hasher.update(&ARITHMETIC_VERSION.to_le_bytes());
+        // Postcard of a type of ours into a Vec cannot fail; an empty string would still be a defined id.
+        let input_bytes = postcard::to_allocvec(input).unwrap_or_default();
+        for part in [&input_bytes[..], &inv_scale.to_le_bytes(), graph_bytes] {
+            hasher.update(&(part.len() as u64).to_le_bytes());
+            hasher.update(part);
+        }
+        hasher.update(&weights_len.to_le_bytes());
+        Self(hasher)
     }
-    SpaceId(*hasher.finalize().as_bytes())
+
+    pub fn update(&mut self, weights: &[u8]) {
+        self.0.update(weights);
+    }
+
+    pub fn finish(&self) -> SpaceId {
+        SpaceId(*self.0.finalize().as_bytes())
+    }
 }

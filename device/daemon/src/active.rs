@@ -180,7 +180,7 @@ impl Daemon {
             Some(active) if active.engine.is_none() => active.row.hash,
             _ => return Ok(()),
         };
-        let bundle = read_checked(self.store.read_bundle(&hash)?)?;
+        let bundle = read_checked(self.store.open_bundle(&hash)?)?;
         let engine = load_engine(&bundle)?;
         if let Some(active) = &mut self.active {
             active.engine = Some(engine);

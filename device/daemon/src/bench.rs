@@ -1,6 +1,7 @@
 //! How fast a bundle runs on this machine: latency of whole inferences, cost of each layer, memory.
 
 use std::fmt;
+use std::fs::File;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -61,25 +62,21 @@ impl Bench {
     /// # Errors
     /// What is wrong with the bundle, or `n_runs` 0.
     pub fn run(path: &Path, n_runs: usize, n_threads: usize) -> Result<Bench, String> {
-        let start = Instant::now();
-        let bytes = std::fs::read(path).map_err(|error| format!("cannot read {}: {error}", path.display()))?;
-        let reading = start.elapsed();
-        let mut bench = Self::of(bytes, n_runs, n_threads).map_err(|error| format!("{}: {error}", path.display()))?;
-        bench.load += reading;
-        Ok(bench)
+        let file = File::open(path).map_err(|error| format!("cannot read {}: {error}", path.display()))?;
+        Self::of(file, n_runs, n_threads).map_err(|error| format!("{}: {error}", path.display()))
     }
 
-    /// The same with the bytes of a bundle.
+    /// The same with the file of a bundle.
     ///
     /// # Errors
     /// As [`Self::run`].
-    pub fn of(bytes: Vec<u8>, n_runs: usize, n_threads: usize) -> Result<Bench, String> {
+    pub fn of(file: File, n_runs: usize, n_threads: usize) -> Result<Bench, String> {
         if n_runs == 0 {
             return Err("0 runs; at least 1 is needed".to_owned());
         }
         let start = Instant::now();
-        let bundle_bytes = bytes.len() as u64;
-        let bundle = UncheckedBundle::read(bytes).and_then(UncheckedBundle::check).map_err(|e| e.to_string())?;
+        let bundle = UncheckedBundle::open(file).and_then(UncheckedBundle::check).map_err(|e| e.to_string())?;
+        let bundle_bytes = bundle.file_len();
         let isa = detect_isa().map_err(|error| error.to_string())?;
         let mut engine = Engine::load_with(&bundle, isa, n_threads).map_err(|error| error.to_string())?;
         let load = start.elapsed();
@@ -148,9 +145,9 @@ impl Bench {
 impl Daemon {
     pub(crate) fn bench(&mut self, exchange: &Exchange, n_runs: u32, n_threads: u32) -> Result<Vec<u8>, Failure> {
         let hash = self.active()?.row.hash;
-        let bytes = self.store.read_bundle(&hash)?;
+        let file = self.store.open_bundle(&hash)?;
         let (n_runs, n_threads) = (n_runs.clamp(1, BENCH_RUNS_MAX), n_threads.clamp(1, BENCH_THREADS_MAX));
-        let bench = Bench::of(bytes, n_runs as usize, n_threads as usize).map_err(|error| Failure {
+        let bench = Bench::of(file, n_runs as usize, n_threads as usize).map_err(|error| Failure {
             wire: WireError::BadBundle(BundleFault::Unsupported),
             log: Some(format!("bench: {error}")),
         })?;
@@ -247,7 +244,8 @@ mod tests {
 
     #[test]
     fn no_runs_and_no_bundle_are_errors() {
-        assert_eq!(Bench::of(Vec::new(), 0, 1).unwrap_err(), "0 runs; at least 1 is needed");
+        let file = File::open("/dev/null").unwrap();
+        assert_eq!(Bench::of(file, 0, 1).unwrap_err(), "0 runs; at least 1 is needed");
         assert!(
             Bench::run(Path::new("/nowhere/x.graft"), 1, 1).unwrap_err().starts_with("cannot read /nowhere/x.graft")
         );

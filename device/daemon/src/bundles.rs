@@ -1,5 +1,7 @@
 //! Bundles: upload, installation with its self-test, activation, rollback.
 
+use std::fs::File;
+
 use graft_bundle::{Bundle, BundleError, UncheckedBundle};
 use graft_engine::{Engine, SelfTestError, detect_isa};
 use graft_store::{BundleRow, Role};
@@ -40,10 +42,9 @@ impl Daemon {
         hash: &Digest,
         activate: bool,
     ) -> Result<Vec<u8>, Failure> {
-        let bytes = self.store.read_upload(hash)?;
-        let n_bytes = bytes.len() as u64;
+        let file = self.store.open_upload(hash)?;
         let was_installed = self.store.installed(hash).is_ok();
-        let tested = read_checked(bytes).and_then(|bundle| {
+        let tested = read_checked(file).and_then(|bundle| {
             self.store.begin_trial(hash)?;
             let tested = self.test(bundle);
             if tested.is_err() {
@@ -67,7 +68,7 @@ impl Daemon {
             name: manifest.name.clone(),
             space: manifest.space,
             embedding_len: manifest.embedding_len,
-            bytes: n_bytes,
+            bytes: bundle.file_len(),
             exact: manifest.exact,
         };
         let is_active = self.active.as_ref().is_some_and(|active| active.row.hash == *hash);
@@ -88,7 +89,7 @@ impl Daemon {
 
     pub(crate) fn bundle_activate(&mut self, exchange: &Exchange, hash: &Digest) -> Result<Vec<u8>, Failure> {
         let row = self.store.installed(hash)?;
-        let (bundle, engine, n_cases) = self.test(read_checked(self.store.read_bundle(hash)?)?)?;
+        let (bundle, engine, n_cases) = self.test(read_checked(self.store.open_bundle(hash)?)?)?;
         let response = self.installed(exchange, &row, n_cases, true)?;
         self.store.transaction_freeing(|tx| {
             tx.activate(hash)?;
@@ -170,9 +171,9 @@ pub(crate) fn name(text: &str) -> Name {
     name
 }
 
-/// Parses a bundle and checks every hash in it.
-pub(crate) fn read_checked(bytes: Vec<u8>) -> Result<Bundle, Failure> {
-    UncheckedBundle::read(bytes).and_then(UncheckedBundle::check).map_err(|error| {
+/// Parses a bundle and checks every hash in it. Its weights stay in the file until an engine packs them.
+pub(crate) fn read_checked(file: File) -> Result<Bundle, Failure> {
+    UncheckedBundle::open(file).and_then(UncheckedBundle::check).map_err(|error| {
         let fault = match error {
             BundleError::Version { .. } => BundleFault::Version,
             BundleError::ChunkHash { .. } | BundleError::Space => BundleFault::Hash,

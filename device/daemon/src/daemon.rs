@@ -187,7 +187,7 @@ impl Daemon {
     }
 
     fn load_bundle(&mut self, row: BundleRow) -> Result<Active, Failure> {
-        let bundle = crate::bundles::read_checked(self.store.read_bundle(&row.hash)?)?;
+        let bundle = crate::bundles::read_checked(self.store.open_bundle(&row.hash)?)?;
         let (active, n_damaged) = Active::load(&mut self.store, row, &bundle, None)?;
         if n_damaged > 0 {
             self.log(&format!("{n_damaged} damaged samples were set aside"));

@@ -52,8 +52,8 @@ pub fn golden(bundle: &Path, dir: &Path) -> Result<(), String> {
 }
 
 fn load(path: &Path) -> Result<(Bundle, Engine), String> {
-    let bytes = fs::read(path).map_err(|error| format!("cannot read {}: {error}", path.display()))?;
-    let bundle = UncheckedBundle::read(bytes).and_then(UncheckedBundle::check);
+    let file = fs::File::open(path).map_err(|error| format!("cannot read {}: {error}", path.display()))?;
+    let bundle = UncheckedBundle::open(file).and_then(UncheckedBundle::check);
     let bundle = bundle.map_err(|error| format!("{}: {error}", path.display()))?;
     let isa = detect_isa().map_err(|error| error.to_string())?;
     let mut engine = Engine::load_with(&bundle, isa, 1).map_err(|error| format!("{}: {error}", path.display()))?;

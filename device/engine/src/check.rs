@@ -2,6 +2,7 @@
 //! blob is checked before anything runs.
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use graft_bundle::graph::{Graph, Step, Tensor};
 use graft_bundle::{Bundle, DataType, TensorId};
@@ -21,6 +22,9 @@ pub const TENSOR_BYTES_MAX: u64 = 1 << 28;
 pub const ARENA_BYTES_MAX: u64 = 1 << 30;
 /// Largest kernel size, stride, dilation or padding.
 pub const WINDOW_MAX: u32 = 4096;
+
+/// Bytes of a bundle that make another core worth its thread.
+const CORE_BYTES_MIN: u64 = 4 << 20;
 
 /// Names of the ops that this engine runs, as [`graft_bundle::Op::name`] spells them.
 pub const OPS: [&str; 18] = [
@@ -69,7 +73,9 @@ pub(crate) fn program_of(bundle: &Bundle, setup: Setup) -> Result<Program, LoadE
             output: step.output,
         })
     };
-    let mut drafts: Vec<Draft> = graph.steps.iter().map(lowered).collect::<Result<_, _>>()?;
+    // Packing weights is most of loading.
+    let drafts = on_all_cores(&graph.steps, bundle.file_len(), lowered);
+    let mut drafts = drafts.into_iter().collect::<Result<Vec<Draft>, LoadError>>()?;
     if setup.fuse {
         drafts = fused(drafts, graph.output, setup.n_threads);
     }
@@ -87,6 +93,31 @@ pub(crate) fn program_of(bundle: &Bundle, setup: Setup) -> Result<Program, LoadE
     let steps = drafts.into_iter().filter_map(step).collect();
     let (inputs, outputs) = (vec![graph.input.0 as usize], vec![graph.output.0 as usize]);
     Ok(Program { setup, tensors, steps, inputs, outputs, plan, scratch })
+}
+
+/// `f` of every item, in order, computed on as many cores as there are and `bytes` of weights are worth.
+fn on_all_cores<T: Sync, R: Send>(items: &[T], bytes: u64, f: impl Fn(&T) -> R + Sync) -> Vec<R> {
+    let n_cores = std::thread::available_parallelism().map_or(1, usize::from) as u64;
+    let next = AtomicUsize::new(0);
+    let work = || {
+        let taken = std::iter::from_fn(|| Some(next.fetch_add(1, Ordering::Relaxed)).filter(|i| *i < items.len()));
+        taken.filter_map(|i| Some((i, f(items.get(i)?)))).collect::<Vec<_>>()
+    };
+    let mut results = std::thread::scope(|scope| {
+        // Where the system gives no more threads, those that are there do it all.
+        let spawn = |_| std::thread::Builder::new().spawn_scoped(scope, work).ok();
+        let others: Vec<_> = (1..n_cores.min(bytes / CORE_BYTES_MIN + 1)).filter_map(spawn).collect();
+        let mut results = work();
+        for thread in others {
+            match thread.join() {
+                Ok(more) => results.extend(more),
+                Err(panic) => std::panic::resume_unwind(panic),
+            }
+        }
+        results
+    });
+    results.sort_unstable_by_key(|(i, _)| *i);
+    results.into_iter().map(|(_, result)| result).collect()
 }
 
 /// A step that has no places yet.

@@ -170,13 +170,14 @@ impl Engine {
         for (case, test) in (0..).zip(&bundle.manifest().self_tests) {
             let unreadable = SelfTestError::Unreadable { case };
             let Some(input) = bundle.self_test_input(test) else { return Err(unreadable) };
-            let Some(expected) = bundle.blob(test.expected) else { return Err(unreadable) };
+            let Ok(expected) = bundle.blob(test.expected) else { return Err(unreadable) };
             let input: Vec<i8> = input.into_iter().map(|byte| byte as i8).collect();
             let embedding = self.embed(&input).map_err(|error| SelfTestError::Embed { case, error })?;
             if expected.len() != embedding.len() {
                 return Err(unreadable);
             }
-            let n_bytes = embedding.iter().zip(expected).filter(|(found, byte)| **found != **byte as i8).count() as u32;
+            let n_bytes =
+                embedding.iter().zip(expected.iter()).filter(|(found, byte)| **found != **byte as i8).count() as u32;
             if n_bytes > 0 {
                 return Err(SelfTestError::Differs { case, n_bytes, embedding_len: embedding.len() as u32 });
             }

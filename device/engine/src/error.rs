@@ -125,6 +125,9 @@ pub enum Fault {
     /// A blob that is not there.
     #[error("{what} at byte {offset} with {bytes} bytes is not aligned or leaves the payload")]
     BlobPlace { what: &'static str, offset: u64, bytes: u64 },
+    /// The bundle's file does not give a blob, or no longer.
+    #[error("{what} cannot be read: {reason}")]
+    Unreadable { what: &'static str, reason: String },
     /// A blob of another length than the shapes need.
     #[error("{what} has {found} bytes; allowed: {allowed}")]
     BlobLength { what: &'static str, found: u64, allowed: u64 },

@@ -1,7 +1,9 @@
 //! One step of the graph, checked, as a kernel with its parameters.
 
+use std::borrow::Cow;
+
 use graft_bundle::graph::{Blob, FloatFunction, FloatFunction2, Requantize, Step, Window};
-use graft_bundle::{Bundle, DataType, Op};
+use graft_bundle::{Bundle, BundleError, DataType, Op};
 use graft_kernels::add::AddParams;
 use graft_kernels::conv::ConvShape;
 use graft_kernels::float::{Binary, Unary};
@@ -79,7 +81,8 @@ impl Lowering<'_> {
         self.activations(&[x, self.output])?;
         let shape = self.conv_shape(x, window, groups)?;
         let clamp = self.clamp([to.low, to.high])?;
-        let weights = signed(self.blob("weights", weights, shape.weights_len())?);
+        let weights = self.blob("weights", weights, shape.weights_len())?;
+        let weights = signed(&weights);
         let bias = self.i32s("bias", bias, shape.output.c)?;
         let multipliers = self.i32s("multipliers", to.multipliers, shape.output.c)?;
         for multiplier in &multipliers {
@@ -178,7 +181,7 @@ impl Lowering<'_> {
         self.expect_output(x.dims)?;
         let bytes = self.blob("table", table, 256)?;
         let mut entries = Box::new([0i8; 256]);
-        entries.iter_mut().zip(bytes).for_each(|(entry, byte)| *entry = *byte as i8);
+        entries.iter_mut().zip(bytes.iter()).for_each(|(entry, byte)| *entry = *byte as i8);
         Ok(Kernel::Table { table: entries })
     }
 
@@ -440,25 +443,28 @@ impl Lowering<'_> {
         if bound < ACCUMULATOR_LIMIT { Ok(()) } else { Err(Fault::Accumulator { channel: 0, bound }) }
     }
 
-    fn blob(&self, what: &'static str, blob: Blob, allowed: usize) -> Result<&[u8], Fault> {
+    fn blob(&self, what: &'static str, blob: Blob, allowed: usize) -> Result<Cow<'_, [u8]>, Fault> {
         let (found, allowed) = (blob.bytes, allowed as u64);
         if found != allowed {
             return Err(Fault::BlobLength { what, found, allowed });
         }
-        self.bundle.blob(blob).ok_or(Fault::BlobPlace { what, offset: blob.offset, bytes: blob.bytes })
+        self.bundle.blob(blob).map_err(|error| match error {
+            BundleError::Blob { offset, bytes } => Fault::BlobPlace { what, offset, bytes },
+            error => Fault::Unreadable { what, reason: error.to_string() },
+        })
     }
 
-    fn words(&self, what: &'static str, blob: Blob, n: usize) -> Result<impl Iterator<Item = [u8; 4]>, Fault> {
+    fn words<T>(&self, what: &'static str, blob: Blob, n: usize, of: fn([u8; 4]) -> T) -> Result<Vec<T>, Fault> {
         let bytes = self.blob(what, blob, n.saturating_mul(4))?;
-        Ok(bytes.as_chunks::<4>().0.iter().copied())
+        Ok(bytes.as_chunks::<4>().0.iter().map(|word| of(*word)).collect())
     }
 
     fn i32s(&self, what: &'static str, blob: Blob, n: usize) -> Result<Vec<i32>, Fault> {
-        Ok(self.words(what, blob, n)?.map(i32::from_le_bytes).collect())
+        self.words(what, blob, n, i32::from_le_bytes)
     }
 
     fn f32s(&self, what: &'static str, blob: Blob, n: usize) -> Result<Vec<f32>, Fault> {
-        let values: Vec<f32> = self.words(what, blob, n)?.map(f32::from_le_bytes).collect();
+        let values = self.words(what, blob, n, f32::from_le_bytes)?;
         match values.iter().find(|value| !value.is_finite()) {
             Some(value) => Err(Fault::Number { what, found: (*value).into(), allowed: "finite" }),
             None => Ok(values),

@@ -14,7 +14,7 @@ use rusqlite::{OptionalExtension, Row, params};
 
 use crate::error::StoreError;
 use crate::open::{Notice, Store, Tx};
-use crate::uploads::read_file;
+use crate::uploads::open_hashed;
 
 /// What the store knows about an installed bundle.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -88,20 +88,19 @@ impl Store {
         row.ok_or(StoreError::UnknownBundle(*hash))
     }
 
-    /// The bytes of an installed bundle, checked against its hash.
+    /// The file of an installed bundle, checked against its hash.
     ///
     /// # Errors
     /// [`StoreError::UnknownBundle`] without a file, [`StoreError::HashMismatch`] if it is damaged,
     /// [`StoreError::Io`].
-    pub fn read_bundle(&self, hash: &Digest) -> Result<Vec<u8>, StoreError> {
+    pub fn open_bundle(&self, hash: &Digest) -> Result<File, StoreError> {
         let path = self.bundle_path(hash);
-        let bytes = match read_file(&path) {
-            Ok(bytes) => bytes,
+        let (file, found) = match open_hashed(&path) {
+            Ok(hashed) => hashed,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Err(StoreError::UnknownBundle(*hash)),
             Err(error) => return Err(StoreError::io("read", &path)(error)),
         };
-        let found = Digest::of(&bytes);
-        if found == *hash { Ok(bytes) } else { Err(StoreError::HashMismatch { found, expected: *hash }) }
+        if found == *hash { Ok(file) } else { Err(StoreError::HashMismatch { found, expected: *hash }) }
     }
 
     /// Notes that the self-test of this upload begins.
@@ -285,7 +284,7 @@ fn sync_folder(path: &Path) -> Result<(), StoreError> {
 mod tests {
     use super::*;
     use crate::open::Options;
-    use crate::test_dir::TestDir;
+    use crate::test_dir::{TestDir, contents};
 
     fn open(dir: &TestDir) -> Store {
         Store::open(dir.path(), &Options { reserve_bytes: 0, ..Options::default() }).unwrap()
@@ -336,8 +335,8 @@ mod tests {
         install(&mut store, b"c");
         activate(&mut store, &c);
         assert_eq!((holder(&store, Role::Active), holder(&store, Role::Previous)), (Some(c), Some(b)));
-        assert!(matches!(store.read_bundle(&a), Err(StoreError::UnknownBundle(_))));
-        assert_eq!(store.read_bundle(&b).unwrap(), b"b");
+        assert!(matches!(store.open_bundle(&a), Err(StoreError::UnknownBundle(_))));
+        assert_eq!(contents(store.open_bundle(&b).unwrap()), b"b");
         activate(&mut store, &b);
         assert_eq!((holder(&store, Role::Active), holder(&store, Role::Previous)), (Some(b), Some(c)));
         activate(&mut store, &b);
@@ -384,7 +383,7 @@ mod tests {
         let mut store = open(&dir);
         let hash = install(&mut store, b"abc");
         std::fs::write(store.bundle_path(&hash), b"abX").unwrap();
-        let error = store.read_bundle(&hash).unwrap_err();
+        let error = store.open_bundle(&hash).unwrap_err();
         let expected = format!("file hashes to {:.12}, expected {hash:.12}", Digest::of(b"abX"));
         assert_eq!(error.to_string(), expected);
     }

@@ -88,25 +88,24 @@ impl Store {
         Ok(end)
     }
 
-    /// The bytes of a finished upload, or of the installed bundle of this hash, after their hash was checked. An
+    /// The file of a finished upload, or of the installed bundle of this hash, after its hash was checked. An
     /// upload whose bytes are wrong is dropped.
     ///
     /// # Errors
     /// [`StoreError::UnknownUpload`] if there is none or it is not complete, [`StoreError::HashMismatch`],
     /// [`StoreError::Io`].
-    pub fn read_upload(&mut self, hash: &Digest) -> Result<Vec<u8>, StoreError> {
+    pub fn open_upload(&mut self, hash: &Digest) -> Result<File, StoreError> {
         if self.bundle_path(hash).exists() {
-            return self.read_bundle(hash);
+            return self.open_bundle(hash);
         }
         let path = self.upload_path(hash);
-        let bytes = match read_file(&path) {
-            Ok(bytes) => bytes,
+        let (file, found) = match open_hashed(&path) {
+            Ok(hashed) => hashed,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Err(StoreError::UnknownUpload(*hash)),
             Err(error) => return Err(StoreError::io("read", &path)(error)),
         };
-        let found = Digest::of(&bytes);
         if found == *hash {
-            return Ok(bytes);
+            return Ok(file);
         }
         // Short is not wrong: after a restart nobody knows how long it is to become.
         let under_way = self.upload.as_ref().filter(|upload| upload.hash == *hash);
@@ -142,19 +141,26 @@ impl Store {
     }
 }
 
-/// A whole file; the length is known, so its bytes are allocated once.
-pub(crate) fn read_file(path: &Path) -> io::Result<Vec<u8>> {
+/// A file and its hash; it need not fit into memory.
+pub(crate) fn open_hashed(path: &Path) -> io::Result<(File, Digest)> {
     let mut file = File::open(path)?;
-    let mut bytes = Vec::with_capacity(usize::try_from(file.metadata()?.len()).unwrap_or(0));
-    file.read_to_end(&mut bytes)?;
-    Ok(bytes)
+    let mut hasher = blake3::Hasher::new();
+    let mut stretch = vec![0; 64 << 10];
+    loop {
+        match file.read(&mut stretch) {
+            Ok(0) => return Ok((file, Digest(*hasher.finalize().as_bytes()))),
+            Ok(n) => hasher.update(stretch.get(..n).unwrap_or_default()),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+            Err(error) => return Err(error),
+        };
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::open::Options;
-    use crate::test_dir::TestDir;
+    use crate::test_dir::{TestDir, contents};
 
     fn open(dir: &TestDir) -> Store {
         Store::open(dir.path(), &Options { reserve_bytes: 0, ..Options::default() }).unwrap()
@@ -170,11 +176,11 @@ mod tests {
         drop(store);
         let mut store = open(&dir);
         assert!(matches!(store.append_upload(&hash, 5, b"x"), Err(StoreError::UnknownUpload(_))));
-        assert!(matches!(store.read_upload(&hash), Err(StoreError::UnknownUpload(_))));
+        assert!(matches!(store.open_upload(&hash), Err(StoreError::UnknownUpload(_))));
         assert_eq!(store.begin_upload(&hash, 17).unwrap(), 5);
-        assert!(matches!(store.read_upload(&hash), Err(StoreError::UnknownUpload(_))));
+        assert!(matches!(store.open_upload(&hash), Err(StoreError::UnknownUpload(_))));
         assert_eq!(store.append_upload(&hash, 5, &content[5..]).unwrap(), 17);
-        assert_eq!(store.read_upload(&hash).unwrap(), content);
+        assert_eq!(contents(store.open_upload(&hash).unwrap()), content);
     }
 
     #[test]
@@ -190,7 +196,7 @@ mod tests {
         assert_eq!(excess.to_string(), "upload of 6 bytes got 7");
         assert_eq!(store.append_upload(&hash, 0, b"abc").unwrap(), 3);
         store.append_upload(&hash, 3, b"def").unwrap();
-        assert_eq!(store.read_upload(&hash).unwrap(), b"abcdef");
+        assert_eq!(contents(store.open_upload(&hash).unwrap()), b"abcdef");
     }
 
     #[test]
@@ -200,7 +206,7 @@ mod tests {
         let hash = Digest::of(b"abcdef");
         store.begin_upload(&hash, 6).unwrap();
         store.append_upload(&hash, 0, b"abcdeX").unwrap();
-        assert!(matches!(store.read_upload(&hash), Err(StoreError::HashMismatch { .. })));
+        assert!(matches!(store.open_upload(&hash), Err(StoreError::HashMismatch { .. })));
         assert_eq!(store.begin_upload(&hash, 6).unwrap(), 0);
     }
 

@@ -68,7 +68,7 @@ pub fn run(context: &Context, args: &ExportArgs) -> Result<Done, CliError> {
         "schema": "graft.export/1", "device": device.name, "device_id": device.id().to_string(),
         "path": args.output.to_string_lossy(), "bytes": bytes.len(), "kind": kind, "n_classes": labels.len(),
         "embedding_len": head.embedding_len(), "head": head.digest().to_string(), "space": head.space().to_string(),
-        "backbone": backbone.as_ref().map(|bundle| bundle.file_hash().to_string()),
+        "backbone": backbone.as_ref().and_then(|bundle| bundle.file_hash().ok()).map(|hash| hash.to_string()),
         "precision": backbone.as_ref().map(|_| Precision::from(args.precision).name()),
     })))
 }

@@ -5,6 +5,7 @@
 
 use graft_bundle::Bundle;
 use graft_client::CallError;
+use graft_wire::Digest;
 use graft_wire::message::{BundleInstalled, DeviceInfo};
 use serde_json::{Value, json};
 
@@ -14,7 +15,7 @@ use super::device::bundle_json;
 use crate::args::FlashArgs;
 use crate::context::Context;
 use crate::devices::{self, Device};
-use crate::error::CliError;
+use crate::error::{CliError, chain};
 use crate::files::quoted;
 use crate::interrupt;
 use crate::output::{Unit, amount, count};
@@ -29,7 +30,7 @@ pub fn run(context: &Context, args: &FlashArgs) -> Result<Done, CliError> {
     context.output.note(format!(
         "bundle: {} ({}, {} components, space {:.12}{})",
         manifest.name,
-        amount(bundle.file_bytes().len() as u64, Unit::Bytes),
+        amount(bundle.file_len(), Unit::Bytes),
         manifest.embedding_len,
         manifest.space,
         if manifest.exact { "" } else { ", not exact: embeddings may differ between CPUs" }
@@ -39,18 +40,19 @@ pub fn run(context: &Context, args: &FlashArgs) -> Result<Done, CliError> {
 
 fn flash(context: &Context, args: &FlashArgs, bundle: &Bundle, device: &mut Device) -> Result<Value, CliError> {
     let output = &context.output;
-    let hash = bundle.file_hash();
+    let hash = bundle.file_hash().map_err(|error| CliError::failed(chain(&error)))?;
+    let result = |device: &Device, outcome, installed| result(device, bundle, &hash, outcome, installed);
     let left_behind = left_behind(&device.info, bundle);
     if device.info.bundle.as_ref().is_some_and(|active| active.hash == hash) {
         output.line(format!("{} is active on {} already; nothing to do", bundle.manifest().name, device.name));
-        return Ok(result(device, bundle, "active_already", None));
+        return Ok(result(device, "active_already", None));
     }
     if args.dry_run {
-        output.line(format!("would send {} to {}", amount(bundle.file_bytes().len() as u64, Unit::Bytes), device.name));
+        output.line(format!("would send {} to {}", amount(bundle.file_len(), Unit::Bytes), device.name));
         if let Some(text) = &left_behind {
             output.line(text);
         }
-        return Ok(result(device, bundle, "dry_run", None));
+        return Ok(result(device, "dry_run", None));
     }
     let asks = left_behind.is_some() && !args.yes && !args.no_activate;
     if let Some(text) = &left_behind {
@@ -63,7 +65,7 @@ fn flash(context: &Context, args: &FlashArgs, bundle: &Bundle, device: &mut Devi
             Some(true) => {}
             Some(false) => {
                 output.line("not sent; nothing has changed");
-                return Ok(result(device, bundle, "declined", None));
+                return Ok(result(device, "declined", None));
             }
             None => {
                 return Err(CliError::usage(format!(
@@ -96,15 +98,15 @@ fn flash(context: &Context, args: &FlashArgs, bundle: &Bundle, device: &mut Devi
         output.line("not activated; the present bundle stays active");
         output.note(format!("activate it: graft flash {} -d {}", quoted(&args.bundle), device.name));
     }
-    Ok(result(device, bundle, if installed.active { "activated" } else { "installed" }, Some(&installed)))
+    Ok(result(device, if installed.active { "activated" } else { "installed" }, Some(&installed)))
 }
 
 fn upload(context: &Context, device: &mut Device, bundle: &Bundle) -> Result<(), CliError> {
-    let bytes = bundle.file_bytes();
+    let bytes = bundle.file_bytes().map_err(|error| CliError::failed(chain(&error)))?;
     let mut progress = context.output.progress("sending", bytes.len() as u64, Unit::Bytes);
     let mut sent = 0;
     let uploaded = device.try_call(|board| {
-        board.upload(bytes, &mut |done, total| {
+        board.upload(&bytes, &mut |done, total| {
             sent = done;
             progress.at_of(done, total);
         })
@@ -138,13 +140,19 @@ fn left_behind(info: &DeviceInfo, bundle: &Bundle) -> Option<String> {
     ))
 }
 
-fn result(device: &Device, bundle: &Bundle, outcome: &str, installed: Option<&BundleInstalled>) -> Value {
+fn result(
+    device: &Device,
+    bundle: &Bundle,
+    hash: &Digest,
+    outcome: &str,
+    installed: Option<&BundleInstalled>,
+) -> Value {
     let manifest = bundle.manifest();
     json!({
         "device": device.name, "device_id": device.id().to_string(), "outcome": outcome,
         "active": installed.map_or(outcome == "active_already", |i| i.active),
-        "hash": bundle.file_hash().to_string(), "space": manifest.space.to_string(),
-        "bytes": bundle.file_bytes().len(), "n_cases": installed.map(|i| i.n_cases),
+        "hash": hash.to_string(), "space": manifest.space.to_string(),
+        "bytes": bundle.file_len(), "n_cases": installed.map(|i| i.n_cases),
         "n_samples": installed.map(|i| i.n_samples), "has_head": installed.map(|i| i.has_head),
         "previous": device.info.bundle.as_ref().map(bundle_json),
     })

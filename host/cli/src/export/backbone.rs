@@ -8,6 +8,8 @@
 //! [`Precision::Float`] keeps the limits of the tensors and rounds no activation. Neither gives graft's bits: a runtime
 //! rounds with other multipliers, so an embedding can differ by a step, and so can a label where two classes are close.
 
+use std::borrow::Cow;
+
 use graft_bundle::graph::{Blob, DataType, MULTIPLIER_ONE, Op, Step, Tensor, TensorId, Window};
 use graft_bundle::input::{Channels, Filter, Geometry, ImageSpec};
 use graft_bundle::{Bundle, Graph};
@@ -76,7 +78,8 @@ pub fn onnx_with_backbone(head: &Exported<'_>, bundle: &Bundle, precision: Preci
     let mut metadata = head.metadata.clone();
     metadata.retain(|(key, _)| *key != "formula");
     metadata.push(("backbone", manifest.name.clone()));
-    metadata.push(("bundle", bundle.file_hash().to_string()));
+    let hash = bundle.file_hash().map_err(|_| Unexportable::Malformed("the file cannot be read any more"))?;
+    metadata.push(("bundle", hash.to_string()));
     metadata.push(("precision", precision.name().to_owned()));
     metadata.push(("picture", manifest.input.image.as_ref().map_or_else(String::new, picture)));
     Ok(writer.onnx.finish("graft_backbone_and_head", &metadata))
@@ -123,8 +126,8 @@ impl Writer<'_> {
         self.graph.tensors.get(id.0 as usize).ok_or(Unexportable::Malformed("a tensor is missing"))
     }
 
-    fn blob(&self, blob: Blob) -> Result<&[u8], Unexportable> {
-        self.bundle.blob(blob).ok_or(Unexportable::Malformed("a blob lies outside the payload"))
+    fn blob(&self, blob: Blob) -> Result<Cow<'_, [u8]>, Unexportable> {
+        self.bundle.blob(blob).map_err(|_| Unexportable::Malformed("a blob lies outside the payload"))
     }
 
     fn i8s(&self, blob: Blob) -> Result<Vec<i8>, Unexportable> {
@@ -132,7 +135,8 @@ impl Writer<'_> {
     }
 
     fn i32s(&self, blob: Blob) -> Result<Vec<i32>, Unexportable> {
-        let (words, _) = self.blob(blob)?.as_chunks::<4>();
+        let bytes = self.blob(blob)?;
+        let (words, _) = bytes.as_chunks::<4>();
         Ok(words.iter().map(|word| i32::from_le_bytes(*word)).collect())
     }
 
