@@ -27,6 +27,8 @@ pub(crate) fn is_available(isa: Isa) -> bool {
         #[cfg(target_arch = "x86_64")]
         Isa::Avx2 => is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma"),
         #[cfg(target_arch = "x86_64")]
+        Isa::AvxVnni => is_available(Isa::Avx2) && is_x86_feature_detected!("avxvnni"),
+        #[cfg(target_arch = "x86_64")]
         Isa::Avx512Vnni => {
             is_x86_feature_detected!("avx512f")
                 && is_x86_feature_detected!("avx512bw")

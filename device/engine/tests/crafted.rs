@@ -1,11 +1,12 @@
-//! Crafted graphs: whatever the bytes say, loading refuses or the graph runs; nothing panics.
+//! Crafted graphs: whatever the bytes say, loading refuses or the graph runs, with the same result on every set of
+//! instructions; nothing panics. `PROPTEST_CASES` makes a long search of it.
 
 mod common;
 
 use common::{Net, branched_net, float_net, mobile_net, seeded};
 use graft_bundle::TensorId;
-use graft_bundle::graph::{Graph, Tensor};
-use graft_engine::{Engine, Isa, Tracer};
+use graft_bundle::graph::{Graph, Op, Tensor, Window};
+use graft_engine::{Engine, Isa, Tracer, available_isas};
 use proptest::prelude::*;
 
 /// Graphs whose arena and work are small enough to be run in a test.
@@ -27,6 +28,12 @@ fn survives(net: &Net) -> bool {
     // An output without direction is an answer, too; a fault of the engine is not.
     let output = engine.output(&input).unwrap();
     assert_eq!(output.len(), engine.embedding_len());
+    for isa in available_isas() {
+        for n_threads in [1, 2] {
+            let mut twin = Engine::load_with(&net.bundle(), isa, n_threads).unwrap();
+            assert_eq!(twin.output(&input).unwrap(), output, "{isa}, {n_threads} threads");
+        }
+    }
     Tracer::load(&net.bundle(), Isa::Scalar).unwrap().run(&input).unwrap();
     true
 }
@@ -41,8 +48,21 @@ fn tensor_of(graph: &mut Graph, at: usize) -> &mut Tensor {
     &mut graph.tensors[at % n]
 }
 
+fn config() -> ProptestConfig {
+    let cases = std::env::var("PROPTEST_CASES").ok().and_then(|cases| cases.parse().ok());
+    ProptestConfig { cases: cases.unwrap_or(1500), ..ProptestConfig::default() }
+}
+
+fn window_of(op: &mut Op) -> Option<&mut Window> {
+    match op {
+        Op::Conv { window, .. } | Op::FloatConv { window, .. } => Some(window),
+        Op::AveragePool { window, .. } | Op::MaxPool { window } => Some(window),
+        _ => None,
+    }
+}
+
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 1500, ..ProptestConfig::default() })]
+    #![proptest_config(config())]
 
     #[test]
     fn damaged_graph_bytes_are_refused_or_run(
@@ -73,6 +93,40 @@ proptest! {
             3 => net.graph.steps[at % n_steps].inputs = vec![TensorId(value); axis],
             4 => net.graph.output = TensorId(value),
             _ => net.graph.input = TensorId(value),
+        }
+        survives(&net);
+    }
+
+    #[test]
+    fn extreme_windows_are_refused_or_run(
+        which in 0usize..3, at in any::<usize>(), changes in prop::collection::vec((0usize..5, 0usize..2, edge()), 1..4),
+        groups in prop::option::of(edge()), fit in any::<bool>(),
+    ) {
+        let mut net = nets()[which].clone();
+        let windowed: Vec<usize> =
+            (0..net.graph.steps.len()).filter(|i| window_of(&mut net.graph.steps[*i].op).is_some()).collect();
+        let step = windowed[at % windowed.len()];
+        let [input, output] = [net.graph.steps[step].inputs[0], net.graph.steps[step].output];
+        let window = window_of(&mut net.graph.steps[step].op).unwrap();
+        for (field, axis, value) in changes {
+            let Window { kernel, stride, dilation, pad_before, pad_after } = window;
+            [kernel, stride, dilation, pad_before, pad_after][field][axis] = value;
+        }
+        // The output as the window wants it, or all of these are refused for that.
+        if fit {
+            let shape = net.graph.tensors[input.0 as usize].shape;
+            let sizes = [0, 1].map(|axis| {
+                let [kernel, stride, dilation, before, after] = [
+                    window.kernel, window.stride, window.dilation, window.pad_before, window.pad_after,
+                ].map(|field| i128::from(field[axis]));
+                (i128::from(shape[axis]) + before + after - dilation * (kernel - 1) - 1) / stride.max(1) + 1
+            });
+            for (axis, size) in sizes.into_iter().enumerate() {
+                net.graph.tensors[output.0 as usize].shape[axis] = size.clamp(0, 1 << 20) as u32;
+            }
+        }
+        if let (Op::Conv { groups: field, .. }, Some(groups)) = (&mut net.graph.steps[step].op, groups) {
+            *field = groups;
         }
         survives(&net);
     }

@@ -187,7 +187,7 @@ pub fn conv(
     match isa {
         #[cfg(target_arch = "x86_64")]
         // SAFETY: the caller vouches for the CPU.
-        Isa::Avx2 | Isa::Avx512Vnni => unsafe { run_avx2(shape, params, input, scratch, output) },
+        Isa::Avx2 | Isa::AvxVnni | Isa::Avx512Vnni => unsafe { run_avx2(shape, params, input, scratch, output) },
         _ => run(shape, params, input, scratch, output),
     }
 }

@@ -42,7 +42,7 @@ macro_rules! in_vectors_of_each_isa {
                 Isa::Avx512Vnni => unsafe { avx512($($arg),*) },
                 #[cfg(target_arch = "x86_64")]
                 // SAFETY: as above.
-                Isa::Avx2 => unsafe { avx2($($arg),*) },
+                Isa::Avx2 | Isa::AvxVnni => unsafe { avx2($($arg),*) },
                 _ => $plain($($arg),*),
             }
         }
@@ -86,13 +86,15 @@ pub enum Isa {
     NeonDot,
     /// x86-64 with AVX2.
     Avx2,
+    /// x86-64 with AVX2 and the VNNI of 256 bits.
+    AvxVnni,
     /// x86-64 with AVX-512 (F, BW, VL) and VNNI.
     Avx512Vnni,
 }
 
 impl Isa {
     /// All there are, slowest first.
-    pub const ALL: &[Isa] = &[Isa::Scalar, Isa::Neon, Isa::NeonDot, Isa::Avx2, Isa::Avx512Vnni];
+    pub const ALL: &[Isa] = &[Isa::Scalar, Isa::Neon, Isa::NeonDot, Isa::Avx2, Isa::AvxVnni, Isa::Avx512Vnni];
 
     /// As `GRAFT_ISA` spells it.
     pub fn name(self) -> &'static str {
@@ -101,6 +103,7 @@ impl Isa {
             Isa::Neon => "neon",
             Isa::NeonDot => "neon_dot",
             Isa::Avx2 => "avx2",
+            Isa::AvxVnni => "avx_vnni",
             Isa::Avx512Vnni => "avx512_vnni",
         }
     }
@@ -117,6 +120,8 @@ impl Isa {
             Isa::Scalar => true,
             #[cfg(target_arch = "x86_64")]
             Isa::Avx2 => std::is_x86_feature_detected!("avx2") && std::is_x86_feature_detected!("fma"),
+            #[cfg(target_arch = "x86_64")]
+            Isa::AvxVnni => std::is_x86_feature_detected!("avxvnni") && std::is_x86_feature_detected!("fma"),
             #[cfg(target_arch = "x86_64")]
             Isa::Avx512Vnni => {
                 std::is_x86_feature_detected!("avx512vnni")

@@ -16,6 +16,12 @@ pub fn multiply_accumulates(isa: Isa, n_rounds: u64) -> u64 {
             true
         }
         #[cfg(target_arch = "x86_64")]
+        Isa::AvxVnni => {
+            // SAFETY: as above.
+            unsafe { x86::avx_vnni(n_rounds) };
+            true
+        }
+        #[cfg(target_arch = "x86_64")]
         Isa::Avx2 => {
             // SAFETY: as above.
             unsafe { x86::avx2(n_rounds) };
@@ -46,6 +52,21 @@ mod x86 {
         for _ in 0..n_rounds {
             for sum in &mut sums {
                 *sum = _mm512_dpbusd_epi32(*sum, x, w);
+            }
+        }
+        black_box(sums);
+    }
+
+    /// # Safety
+    /// AVX-VNNI.
+    #[target_feature(enable = "avx2,avxvnni")]
+    pub unsafe fn avx_vnni(n_rounds: u64) {
+        const N: usize = 8;
+        let (x, w) = black_box((_mm256_set1_epi8(3), _mm256_set1_epi8(5)));
+        let mut sums = [_mm256_setzero_si256(); N];
+        for _ in 0..n_rounds * ROUND / (32 * N as u64) {
+            for sum in &mut sums {
+                *sum = _mm256_dpbusd_avx_epi32(*sum, x, w);
             }
         }
         black_box(sums);

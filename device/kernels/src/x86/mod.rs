@@ -1,4 +1,4 @@
-//! Twins for x86-64: [`avx2`], and [`avx512`] with VNNI.
+//! Twins for x86-64: [`avx2`], the same with AVX-VNNI, and [`avx512`] with VNNI.
 //!
 //! Inputs are copied once per tile into scratch on the way, so that padding is there, bytes are as the multiply-add wants
 //! them, and every load that follows is in order.
@@ -13,13 +13,13 @@ mod avx2;
 mod avx512;
 
 pub fn has_twin(isa: Isa, _: &ConvShape) -> bool {
-    matches!(isa, Isa::Avx2 | Isa::Avx512Vnni)
+    matches!(isa, Isa::Avx2 | Isa::AvxVnni | Isa::Avx512Vnni)
 }
 
 pub fn packed_lines(isa: Isa, shape: &ConvShape) -> usize {
     match (isa, shape.is_depthwise()) {
-        (Isa::Avx2, true) => avx2::depthwise::packed_lines(shape),
-        (Isa::Avx2, false) => avx2::dense::packed_lines(shape),
+        (Isa::Avx2 | Isa::AvxVnni, true) => avx2::depthwise::packed_lines(shape),
+        (Isa::Avx2 | Isa::AvxVnni, false) => avx2::dense::packed_lines(shape, isa == Isa::AvxVnni),
         (_, true) => avx512::depthwise::packed_lines(shape),
         (_, false) => avx512::dense::packed_lines(shape),
     }
@@ -27,8 +27,8 @@ pub fn packed_lines(isa: Isa, shape: &ConvShape) -> usize {
 
 pub fn scratch_lines(isa: Isa, shape: &ConvShape) -> usize {
     match (isa, shape.is_depthwise()) {
-        (Isa::Avx2, true) => avx2::depthwise::scratch_lines(shape),
-        (Isa::Avx2, false) => avx2::dense::scratch_lines(shape),
+        (Isa::Avx2 | Isa::AvxVnni, true) => avx2::depthwise::scratch_lines(shape),
+        (Isa::Avx2 | Isa::AvxVnni, false) => avx2::dense::scratch_lines(shape, isa == Isa::AvxVnni),
         (_, true) => avx512::depthwise::scratch_lines(shape),
         (_, false) => avx512::dense::scratch_lines(shape),
     }
@@ -36,8 +36,8 @@ pub fn scratch_lines(isa: Isa, shape: &ConvShape) -> usize {
 
 pub fn pack(isa: Isa, shape: &ConvShape, layer: &Layer<'_>, packed: &mut [Line]) {
     match (isa, shape.is_depthwise()) {
-        (Isa::Avx2, true) => avx2::depthwise::pack(shape, layer, packed),
-        (Isa::Avx2, false) => avx2::dense::pack(shape, layer, packed),
+        (Isa::Avx2 | Isa::AvxVnni, true) => avx2::depthwise::pack(shape, layer, packed),
+        (Isa::Avx2 | Isa::AvxVnni, false) => avx2::dense::pack(shape, layer, packed, isa == Isa::AvxVnni),
         (_, true) => avx512::depthwise::pack(shape, layer, packed),
         (_, false) => avx512::dense::pack(shape, layer, packed),
     }
@@ -57,10 +57,13 @@ pub fn conv(
     // SAFETY: the caller vouches for the CPU (`packed::conv`), and lengths were checked there.
     unsafe {
         match (isa, shape.is_depthwise()) {
-            (Isa::Avx2, true) => {
+            (Isa::Avx2 | Isa::AvxVnni, true) => {
                 avx2::depthwise::depthwise(shape, packed, zero_point_in, clamp, input, scratch, output);
             }
             (Isa::Avx2, false) => avx2::dense::dense(shape, packed, zero_point_in, clamp, input, scratch, output),
+            (Isa::AvxVnni, false) => {
+                avx2::dense::dense_vnni(shape, packed, zero_point_in, clamp, input, scratch, output)
+            }
             (_, true) => avx512::depthwise::depthwise(shape, packed, zero_point_in, clamp, input, scratch, output),
             (_, false) => avx512::dense::dense(shape, packed, zero_point_in, clamp, input, scratch, output),
         }
