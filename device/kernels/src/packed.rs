@@ -120,17 +120,26 @@ pub fn conv(
 }
 
 /// How accumulators may be requantized, all exactly as [`requantize`](mod@crate::requantize) defines it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u32)]
 pub(crate) enum Form {
     /// One f32 multiply-add: `|acc| < 2^22`, and a result below that as well.
     Single,
+    /// The same after bringing the sum into `-SATURATED_REACH..=SATURATED_REACH`, where the output is clamped already, or
+    /// beyond which no sum of the channel goes: `|acc| < 2^29`, so that it can be added to 3 * 2^22 read as an integer.
+    Saturated,
     /// One f64 multiplication and the conversion to i32, which rounds half to even: `|acc| < 2^30`, so that the product
     /// with a multiplier below 2^23 is an integer below 2^53.
     Double,
     /// Integers.
     Integer,
 }
+
+/// Times a multiplier below 2^23 and over 2^22, this is below 2^22.
+#[cfg_attr(not(target_arch = "x86_64"), allow(dead_code))]
+pub(crate) const SATURATED_REACH: i32 = (1 << 21) - 1;
+/// With it, [`SATURATED_REACH`] gives 511, which is beyond the range of bytes from whatever zero point.
+const SATURATED_MULTIPLIER_MIN: i32 = 1 << 10;
 
 /// Sums of the weights of one output channel: of those above zero, and of those below.
 #[derive(Clone, Copy, Debug, Default)]
@@ -160,11 +169,41 @@ impl RowSums {
     }
 }
 
-/// The fastest form that is exact for every sum that i8 inputs can give.
-///
-/// `sums`: of the weights of one output channel.
+/// Forms that are exact for every sum that i8 inputs can give.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[cfg_attr(not(target_arch = "x86_64"), allow(dead_code))]
-pub(crate) fn form_of(sums: RowSums, bias: i32, zero_point_in: i32, multiplier: i32, clamp: Clamp) -> Form {
+pub(crate) struct Forms {
+    single: bool,
+    saturated: bool,
+    double: bool,
+}
+
+#[cfg_attr(not(target_arch = "x86_64"), allow(dead_code))]
+impl Forms {
+    pub const ALL: Forms = Forms { single: true, saturated: true, double: true };
+
+    /// Those that are in both.
+    pub fn and(self, other: Forms) -> Forms {
+        Forms {
+            single: self.single && other.single,
+            saturated: self.saturated && other.saturated,
+            double: self.double && other.double,
+        }
+    }
+
+    pub fn fastest(self) -> Form {
+        match self {
+            Forms { single: true, .. } => Form::Single,
+            Forms { saturated: true, .. } => Form::Saturated,
+            Forms { double: true, .. } => Form::Double,
+            _ => Form::Integer,
+        }
+    }
+}
+
+/// Of one output channel with weights of these sums.
+#[cfg_attr(not(target_arch = "x86_64"), allow(dead_code))]
+pub(crate) fn forms_of(sums: RowSums, bias: i32, zero_point_in: i32, multiplier: i32, clamp: Clamp) -> Forms {
     // Of inputs minus their zero point; where that is a byte, they are on either side of zero.
     let (low, high) = (-128 - i64::from(zero_point_in), 127 - i64::from(zero_point_in));
     let RowSums { above, below } = sums;
@@ -174,12 +213,13 @@ pub(crate) fn form_of(sums: RowSums, bias: i32, zero_point_in: i32, multiplier: 
     let byte = |x: i32| (-128..=127).contains(&x);
     // Added to 3 * 2^22 the result must stay a float whose last place is 1; rounding gets its share.
     let result_max = ((1i64 << 22) - 1) << MULTIPLIER_BITS;
-    if !(1..1 << 23).contains(&multiplier) || !byte(clamp.zero_point) || !byte(zero_point_in) || reach >= 1 << 30 {
-        Form::Integer
-    } else if reach < 1 << 22 && reach * i64::from(multiplier) < result_max {
-        Form::Single
-    } else {
-        Form::Double
+    let are_bytes = byte(clamp.zero_point) && byte(zero_point_in) && (1..1 << 23).contains(&multiplier);
+    Forms {
+        single: are_bytes && reach < 1 << 22 && reach * i64::from(multiplier) < result_max,
+        saturated: are_bytes
+            && reach < 1 << 29
+            && (multiplier >= SATURATED_MULTIPLIER_MIN || reach <= SATURATED_REACH.into()),
+        double: are_bytes && reach < 1 << 30,
     }
 }
 
@@ -376,16 +416,22 @@ mod tests {
     fn float_forms_are_used_only_where_they_are_exact() {
         let clamp = Clamp { zero_point: 3, low: -128, high: 127 };
         let form = |row: &[i8], bias: i32, zero_point_in: i32, multiplier: i32| {
-            form_of(RowSums::of(row), bias, zero_point_in, multiplier, clamp)
+            forms_of(RowSums::of(row), bias, zero_point_in, multiplier, clamp).fastest()
         };
         // 127 * 255 * 129 < 2^22 <= 127 * 255 * 130.
         assert_eq!(form(&[127; 129], 0, -128, 20), Form::Single);
-        assert_eq!(form(&[127; 130], 0, -128, 20), Form::Double);
+        assert_eq!(form(&[127; 130], 0, -128, 20), Form::Double, "the end of its reach is no clamped output");
+        assert_eq!(form(&[127; 130], 0, -128, 1 << 10), Form::Saturated);
         assert_eq!(form(&[1], 1 << 22, 0, 20), Form::Double);
         assert_eq!(form(&[127; 129], 0, -128, 1 << 22), Form::Single);
-        assert_eq!(form(&[127; 129], 0, -128, (1 << 22) + (1 << 16)), Form::Double, "the result leaves 22 bits");
-        assert_eq!(form(&[1], 1 << 30, 0, 20), Form::Integer);
+        assert_eq!(form(&[127; 129], 0, -128, (1 << 22) + (1 << 16)), Form::Saturated, "the result leaves 22 bits");
+        assert_eq!(form(&[1], 1 << 29, 0, 1 << 10), Form::Double);
+        assert_eq!(form(&[1], 1 << 30, 0, 1 << 10), Form::Integer);
         assert_eq!(form(&[1], 0, 0, 0), Form::Integer);
+        // A block takes what is exact for all of its channels.
+        let forms = |m: i32, n: usize| forms_of(RowSums::of(&vec![127; n]), 0, -128, m, clamp);
+        assert_eq!(forms(20, 60).and(forms(1 << 10, 130)).fastest(), Form::Saturated);
+        assert_eq!(forms(20, 129).and(forms(1 << 10, 130)).fastest(), Form::Double);
     }
 
     #[test]

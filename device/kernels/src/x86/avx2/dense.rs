@@ -7,7 +7,7 @@
 
 use core::arch::x86_64::*;
 
-use super::header::{BLOCK, DOUBLE, HEADER_LINES, Header, INTEGER, LANES, SINGLE, Target, channel_of};
+use super::header::{BLOCK, DOUBLE, HEADER_LINES, Header, INTEGER, LANES, SATURATED, SINGLE, Target, channel_of};
 use crate::conv::ConvShape;
 use crate::packed::{Layer, Line};
 use crate::requantize::Clamp;
@@ -148,6 +148,7 @@ unsafe fn run<const VNNI: bool>(
                 unsafe {
                     match job.header.form() {
                         SINGLE => job.passes::<SINGLE, VNNI>(panel, patch_bytes, n, out),
+                        SATURATED => job.passes::<SATURATED, VNNI>(panel, patch_bytes, n, out),
                         DOUBLE => job.passes::<DOUBLE, VNNI>(panel, patch_bytes, n, out),
                         _ => job.passes::<INTEGER, VNNI>(panel, patch_bytes, n, out),
                     }

@@ -6,7 +6,7 @@
 
 use core::arch::x86_64::*;
 
-use super::header::{BLOCK, DOUBLE, HEADER_LINES, Header, INTEGER, LANES, SINGLE, Target, channel_of};
+use super::header::{BLOCK, DOUBLE, HEADER_LINES, Header, INTEGER, LANES, SATURATED, SINGLE, Target, channel_of};
 use crate::conv::ConvShape;
 use crate::packed::{Layer, Line};
 use crate::requantize::Clamp;
@@ -130,6 +130,7 @@ pub(in crate::x86) unsafe fn depthwise(
             unsafe {
                 match row.header.form() {
                     SINGLE => row.run::<SINGLE>(&mut out[first..]),
+                    SATURATED => row.run::<SATURATED>(&mut out[first..]),
                     DOUBLE => row.run::<DOUBLE>(&mut out[first..]),
                     _ => row.run::<INTEGER>(&mut out[first..]),
                 }

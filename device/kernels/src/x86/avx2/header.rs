@@ -2,7 +2,7 @@
 
 use core::arch::x86_64::*;
 
-use crate::packed::{Form, Layer, Line, RowSums, form_of};
+use crate::packed::{Form, Forms, Layer, Line, RowSums, SATURATED_REACH, forms_of};
 use crate::requantize::{Clamp, MULTIPLIER_BITS, requantize};
 use crate::view::Activation;
 
@@ -15,12 +15,13 @@ const MAGIC: i32 = 0x4B40_0000;
 
 /// Forms as constants: values of an enum are no parameters of a function.
 pub(super) const SINGLE: u32 = Form::Single as u32;
+pub(super) const SATURATED: u32 = Form::Saturated as u32;
 pub(super) const DOUBLE: u32 = Form::Double as u32;
 pub(super) const INTEGER: u32 = Form::Integer as u32;
 
 /// Beginning of a block; its weights follow.
 ///
-/// All channels of a block are requantized in one [`Form`]. In the single one accumulators read as floats: `start`
+/// All channels of a block are requantized in one [`Form`]. In the single and the saturated one accumulators read as floats: `start`
 /// carries [`MAGIC`], and `fma(acc, factor, addend)` rounds half to even. In the double one `factor` is used alone; in
 /// the integer one it holds the multipliers' bits.
 #[derive(Clone, Copy, Debug)]
@@ -60,11 +61,12 @@ impl Header {
         let requantize = layer.requantize;
         let mut sums = [RowSums::default(); BLOCK];
         sums.iter_mut().zip(first..first + n).for_each(|(sums, c)| *sums = RowSums::of(row_of(c)));
-        let form = |c: usize| {
-            form_of(sums[c - first], layer.bias[c], layer.zero_point_in, requantize.multipliers[c], requantize.clamp)
+        let forms = |c: usize| {
+            forms_of(sums[c - first], layer.bias[c], layer.zero_point_in, requantize.multipliers[c], requantize.clamp)
         };
-        let form = (first..first + n).map(form).max().unwrap_or(Form::Integer);
+        let form = (first..first + n).map(forms).fold(Forms::ALL, Forms::and).fastest();
         header.form = form as u32;
+        let reads_as_float = matches!(form, Form::Single | Form::Saturated);
         for at in 0..BLOCK {
             let channel = channel_of(at / LANES, at % LANES);
             if channel >= n {
@@ -74,7 +76,7 @@ impl Header {
             let sum = sums[channel].total();
             let start = layer.bias[c].wrapping_sub(sum.wrapping_mul(layer.zero_point_in.wrapping_add(offset)));
             let m = requantize.multipliers[c];
-            header.start[at] = if form == Form::Single { start.wrapping_add(MAGIC) } else { start };
+            header.start[at] = if reads_as_float { start.wrapping_add(MAGIC) } else { start };
             header.factor[at] = match form {
                 Form::Integer => f32::from_bits(m as u32),
                 _ => m as f32 / (1 << MULTIPLIER_BITS) as f32,
@@ -96,7 +98,7 @@ impl Header {
         unsafe { &*lines[..HEADER_LINES].as_ptr().cast::<Header>() }
     }
 
-    /// The form for [`Header::finish`]: [`SINGLE`], [`DOUBLE`] or [`INTEGER`].
+    /// The form for [`Header::finish`]: [`SINGLE`], [`SATURATED`], [`DOUBLE`] or [`INTEGER`].
     pub fn form(&self) -> u32 {
         self.form
     }
@@ -143,7 +145,12 @@ impl Header {
     unsafe fn scale<const FORM: u32>(&self, acc: __m256i, vector: usize, to: &Target) -> __m256i {
         unsafe {
             let factor = _mm256_load_ps(self.factor.as_ptr().add(vector * LANES));
-            if FORM == SINGLE {
+            if FORM == SINGLE || FORM == SATURATED {
+                let acc = if FORM == SATURATED {
+                    _mm256_max_epi32(_mm256_min_epi32(acc, to.sums[1]), to.sums[0])
+                } else {
+                    acc
+                };
                 let addend = _mm256_load_ps(self.addend.as_ptr().add(vector * LANES));
                 let scaled = _mm256_fmadd_ps(_mm256_castsi256_ps(acc), factor, addend);
                 return _mm256_sub_epi32(_mm256_castps_si256(scaled), to.magic);
@@ -188,6 +195,8 @@ pub(super) struct Target {
     /// [`MAGIC`] minus the zero point.
     magic: __m256i,
     zero_point: __m256i,
+    /// Least and greatest sum in the saturated form, with [`MAGIC`].
+    sums: [__m256i; 2],
     /// Beyond the reach of any output, and far from the ends of i32.
     least: __m256i,
     most: __m256i,
@@ -208,6 +217,7 @@ impl Target {
             Target {
                 magic: _mm256_set1_epi32(MAGIC.wrapping_sub(clamp.zero_point)),
                 zero_point: _mm256_set1_epi32(clamp.zero_point),
+                sums: [_mm256_set1_epi32(MAGIC - SATURATED_REACH), _mm256_set1_epi32(MAGIC + SATURATED_REACH)],
                 least: _mm256_set1_epi32(-(1 << 14)),
                 most: _mm256_set1_epi32(1 << 14),
                 low: _mm_set1_epi8(low),

@@ -8,7 +8,7 @@
 
 use core::arch::x86_64::*;
 
-use super::header::{BLOCK, DOUBLE, HEADER_LINES, Header, INTEGER, LANES, SINGLE, Target, channel_of};
+use super::header::{BLOCK, DOUBLE, HEADER_LINES, Header, INTEGER, LANES, SATURATED, SINGLE, Target, channel_of};
 use super::panel::{CHUNK_BYTES, PIXELS, Patch, depth, flat, gather, out_per_group, spread};
 use crate::conv::ConvShape;
 use crate::packed::{Layer, Line};
@@ -250,6 +250,7 @@ impl Job<'_> {
         unsafe {
             match self.header.form() {
                 SINGLE => self.passes::<V, P, H, SINGLE, LINEAR>(panel, n, sums, out),
+                SATURATED => self.passes::<V, P, H, SATURATED, LINEAR>(panel, n, sums, out),
                 DOUBLE => self.passes::<V, P, H, DOUBLE, LINEAR>(panel, n, sums, out),
                 _ => self.passes::<V, P, H, INTEGER, LINEAR>(panel, n, sums, out),
             }

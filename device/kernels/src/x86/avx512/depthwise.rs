@@ -7,7 +7,7 @@
 use core::arch::x86_64::*;
 
 use super::header::{
-    BLOCK, DOUBLE, HALF, HEADER_LINES, Header, INTEGER, LANES, SINGLE, Target, channel_of, first_of_16,
+    BLOCK, DOUBLE, HALF, HEADER_LINES, Header, INTEGER, LANES, SATURATED, SINGLE, Target, channel_of, first_of_16,
 };
 use crate::conv::ConvShape;
 use crate::packed::{Layer, Line};
@@ -217,6 +217,7 @@ impl Job<'_> {
         unsafe {
             match self.header.form() {
                 SINGLE => self.run_form::<SINGLE>(columns, n_rows, first, out),
+                SATURATED => self.run_form::<SATURATED>(columns, n_rows, first, out),
                 DOUBLE => self.run_form::<DOUBLE>(columns, n_rows, first, out),
                 _ => self.run_form::<INTEGER>(columns, n_rows, first, out),
             }
@@ -248,9 +249,11 @@ impl Job<'_> {
         unsafe {
             match (self.n, self.header.form()) {
                 (BLOCK, SINGLE) => self.direct::<4, SINGLE>(rows, zero_point, first, out),
+                (BLOCK, SATURATED) => self.direct::<4, SATURATED>(rows, zero_point, first, out),
                 (BLOCK, DOUBLE) => self.direct::<4, DOUBLE>(rows, zero_point, first, out),
                 (BLOCK, _) => self.direct::<4, INTEGER>(rows, zero_point, first, out),
                 (_, SINGLE) => self.direct::<2, SINGLE>(rows, zero_point, first, out),
+                (_, SATURATED) => self.direct::<2, SATURATED>(rows, zero_point, first, out),
                 (_, DOUBLE) => self.direct::<2, DOUBLE>(rows, zero_point, first, out),
                 (_, _) => self.direct::<2, INTEGER>(rows, zero_point, first, out),
             }

@@ -2,7 +2,7 @@
 
 use core::arch::x86_64::*;
 
-use crate::packed::{Form, Layer, Line, RowSums, form_of};
+use crate::packed::{Form, Forms, Layer, Line, RowSums, SATURATED_REACH, forms_of};
 use crate::requantize::{Clamp, MULTIPLIER_BITS};
 
 /// Channels of one vector of accumulators.
@@ -16,12 +16,13 @@ const MAGIC: i32 = 0x4B40_0000;
 
 /// Forms as constants: values of an enum are no parameters of a function.
 pub(super) const SINGLE: u32 = Form::Single as u32;
+pub(super) const SATURATED: u32 = Form::Saturated as u32;
 pub(super) const DOUBLE: u32 = Form::Double as u32;
 pub(super) const INTEGER: u32 = Form::Integer as u32;
 
 /// Beginning of a block; its weights follow.
 ///
-/// All channels of a block are requantized in one [`Form`]. In the single one accumulators read as floats: `start`
+/// All channels of a block are requantized in one [`Form`]. In the single and the saturated one accumulators read as floats: `start`
 /// carries [`MAGIC`], and `fma(acc, factor, addend)` rounds half to even. In the double one `factor` is used alone; in
 /// the integer one it holds the multipliers' bits.
 #[derive(Clone, Copy, Debug)]
@@ -60,11 +61,12 @@ impl Header {
         let requantize = layer.requantize;
         let mut sums = [RowSums::default(); BLOCK];
         sums.iter_mut().zip(first..first + n).for_each(|(sums, c)| *sums = RowSums::of(row_of(c)));
-        let form = |c: usize| {
-            form_of(sums[c - first], layer.bias[c], layer.zero_point_in, requantize.multipliers[c], requantize.clamp)
+        let forms = |c: usize| {
+            forms_of(sums[c - first], layer.bias[c], layer.zero_point_in, requantize.multipliers[c], requantize.clamp)
         };
-        let form = (first..first + n).map(form).max().unwrap_or(Form::Integer);
+        let form = (first..first + n).map(forms).fold(Forms::ALL, Forms::and).fastest();
         header.form = form as u32;
+        let reads_as_float = matches!(form, Form::Single | Form::Saturated);
         for vector in 0..BLOCK / LANES {
             for lane in 0..LANES {
                 let (at, channel) = (vector * LANES + lane, channel_of(n, vector, lane));
@@ -75,7 +77,7 @@ impl Header {
                 let sum = sums[channel].total();
                 let start = layer.bias[c].wrapping_sub(sum.wrapping_mul(layer.zero_point_in.wrapping_add(128)));
                 let m = requantize.multipliers[c];
-                header.start[at] = if form == Form::Single { start.wrapping_add(MAGIC) } else { start };
+                header.start[at] = if reads_as_float { start.wrapping_add(MAGIC) } else { start };
                 header.factor[at] = match form {
                     Form::Integer => f32::from_bits(m as u32),
                     _ => m as f32 / (1 << MULTIPLIER_BITS) as f32,
@@ -115,7 +117,12 @@ impl Header {
     unsafe fn requantize<const FORM: u32>(&self, acc: __m512i, vector: usize, to: &Target) -> __m512i {
         unsafe {
             let factor = self.factor.as_ptr().add(vector * LANES);
-            if FORM == SINGLE {
+            if FORM == SINGLE || FORM == SATURATED {
+                let acc = if FORM == SATURATED {
+                    _mm512_max_epi32(_mm512_min_epi32(acc, to.sums[1]), to.sums[0])
+                } else {
+                    acc
+                };
                 let addend = _mm512_load_ps(self.addend.as_ptr().add(vector * LANES));
                 let scaled = _mm512_fmadd_ps(_mm512_castsi512_ps(acc), _mm512_load_ps(factor), addend);
                 _mm512_sub_epi32(_mm512_castps_si512(scaled), to.magic)
@@ -152,7 +159,7 @@ impl Header {
         }
     }
 
-    /// The form for [`Header::requantize`]: [`SINGLE`], [`DOUBLE`] or [`INTEGER`].
+    /// The form for [`Header::requantize`]: [`SINGLE`], [`SATURATED`], [`DOUBLE`] or [`INTEGER`].
     pub fn form(&self) -> u32 {
         self.form
     }
@@ -188,6 +195,8 @@ pub(super) struct Target {
     /// [`MAGIC`] minus the zero point.
     magic: __m512i,
     zero_point: __m512i,
+    /// Least and greatest sum in the saturated form, with [`MAGIC`].
+    sums: [__m512i; 2],
     /// Beyond the reach of any output, and far from the ends of i32.
     least: __m512i,
     most: __m512i,
@@ -209,6 +218,7 @@ impl Target {
             Target {
                 magic: _mm512_set1_epi32(MAGIC.wrapping_sub(clamp.zero_point)),
                 zero_point: _mm512_set1_epi32(clamp.zero_point),
+                sums: [_mm512_set1_epi32(MAGIC - SATURATED_REACH), _mm512_set1_epi32(MAGIC + SATURATED_REACH)],
                 least: _mm512_set1_epi32(-(1 << 14)),
                 most: _mm512_set1_epi32(1 << 14),
                 low: _mm512_set1_epi8(low),
