@@ -70,17 +70,12 @@ pub(crate) struct ChainScratch {
 impl Chain {
     /// One convolution by itself.
     pub(crate) fn new(stage: Stage, n_threads: usize) -> Self {
-        let pass = Pass {
-            stage: 0,
-            shape: stage.shape,
-            keep: 0..0,
-            from: 0..stage.shape.input.len(),
-            to: 0..stage.shape.output.len(),
-        };
-        let whole = Part { output_len: stage.shape.output.len(), buffers: vec![], end: 0, passes: vec![pass] };
-        let stages = vec![stage];
-        let parts = if n_threads > 1 { parts_of(&stages, n_threads) } else { None };
-        Self { parts: parts.unwrap_or_else(|| vec![whole]), stages }
+        let shape = stage.shape;
+        let pass = Pass { stage: 0, shape, keep: 0..0, from: 0..shape.input.len(), to: 0..shape.output.len() };
+        let whole = Part { output_len: shape.output.len(), buffers: vec![], end: 0, passes: vec![pass] };
+        // A 1x1 convolution divides at any pixel.
+        let parts = if n_threads > 1 { parts_of(&[flat(shape)], n_threads) } else { None };
+        Self { parts: parts.unwrap_or_else(|| vec![whole]), stages: vec![stage] }
     }
 
     /// Runs `next`, which reads what this chain writes, with it; false, and nothing is changed, if that does not pay.
@@ -91,7 +86,8 @@ impl Chain {
         }
         let n = self.stages.len();
         self.stages.append(&mut next.stages);
-        let Some(parts) = parts_of(&self.stages, n_threads) else {
+        let shapes: Vec<ConvShape> = self.stages.iter().map(|stage| stage.shape).collect();
+        let Some(parts) = parts_of(&shapes, n_threads) else {
             next.stages = self.stages.split_off(n);
             return false;
         };
@@ -129,13 +125,13 @@ impl Chain {
 
 /// Divides the work among threads, as evenly as rows allow, and each one's rows into bands. `None` if a band would lie
 /// wholly in the padding.
-fn parts_of(stages: &[Stage], n_threads: usize) -> Option<Vec<Part>> {
-    let h = stages.last()?.shape.output.h;
+fn parts_of(stages: &[ConvShape], n_threads: usize) -> Option<Vec<Part>> {
+    let h = stages.last()?.output.h;
     let n = n_threads.clamp(1, h.max(1));
     (0..n).map(|i| part_of(stages, i * h / n..(i + 1) * h / n)).collect()
 }
 
-fn part_of(stages: &[Stage], rows: Range<usize>) -> Option<Part> {
+fn part_of(stages: &[ConvShape], rows: Range<usize>) -> Option<Part> {
     // The highest bands that leave the buffers small enough; even, as kernels like rows in pairs.
     let mut n_rows = rows.len().next_multiple_of(2);
     loop {
@@ -147,7 +143,7 @@ fn part_of(stages: &[Stage], rows: Range<usize>) -> Option<Part> {
     }
 }
 
-fn part_in_bands(stages: &[Stage], rows: Range<usize>, n_rows: usize) -> Option<Part> {
+fn part_in_bands(stages: &[ConvShape], rows: Range<usize>, n_rows: usize) -> Option<Part> {
     let (passes, lens) = passes_of(stages, rows.clone(), n_rows)?;
     let mut end = 0;
     let buffer = |len: usize| {
@@ -156,13 +152,13 @@ fn part_in_bands(stages: &[Stage], rows: Range<usize>, n_rows: usize) -> Option<
         start..start + len
     };
     let buffers = lens.into_iter().map(buffer).collect();
-    let output_len = stages.last().map_or(0, |last| rows.len() * row_len(last.shape.output));
+    let output_len = stages.last().map_or(0, |last| rows.len() * row_len(last.output));
     Some(Part { output_len, buffers, end, passes })
 }
 
 /// The passes for these output rows in bands of `n_rows`, and the length of each buffer. `None` if a band lies wholly
 /// in the padding.
-fn passes_of(stages: &[Stage], rows: Range<usize>, n_rows: usize) -> Option<(Vec<Pass>, Vec<usize>)> {
+fn passes_of(stages: &[ConvShape], rows: Range<usize>, n_rows: usize) -> Option<(Vec<Pass>, Vec<usize>)> {
     let mut passes = vec![];
     let n_buffers = stages.len() - 1;
     let mut lens = vec![0; n_buffers];
@@ -173,7 +169,7 @@ fn passes_of(stages: &[Stage], rows: Range<usize>, n_rows: usize) -> Option<(Vec
         // Backwards: what a stage has to compute says what it wants of the one before.
         let mut band = vec![];
         for (i, stage) in stages.iter().enumerate().rev() {
-            let row_len = row_len(stage.shape.output);
+            let row_len = row_len(stage.output);
             let (keep, new, base) = match held.get_mut(i) {
                 // The last stage writes to the output.
                 None => (0..0, wanted.clone(), rows.start),
@@ -190,7 +186,7 @@ fn passes_of(stages: &[Stage], rows: Range<usize>, n_rows: usize) -> Option<(Vec
                     (keep, new, held.start)
                 }
             };
-            let (shape, source) = stage.shape.rows(new.clone())?;
+            let (shape, source) = stage.rows(new.clone())?;
             band.push((i, shape, source.clone(), keep.start * row_len..keep.end * row_len, new.start - base));
             wanted = source;
         }
@@ -203,6 +199,17 @@ fn passes_of(stages: &[Stage], rows: Range<usize>, n_rows: usize) -> Option<(Vec
         }
     }
     Some((passes, lens))
+}
+
+/// The same with all pixels of a 1x1 convolution in one column: it knows no rows.
+fn flat(shape: ConvShape) -> ConvShape {
+    let window = shape.window;
+    let is_padded = window.pad_before != [0; 2] || window.pad_after != [0; 2];
+    if window.kernel != [1, 1] || window.stride != [1, 1] || is_padded {
+        return shape;
+    }
+    let column = |dims: Dims| Dims { h: dims.n_pixels(), w: 1, c: dims.c };
+    ConvShape { input: column(shape.input), output: column(shape.output), ..shape }
 }
 
 fn row_len(dims: Dims) -> usize {
@@ -342,13 +349,20 @@ mod tests {
                 let input: Vec<i8> = bytes(!seed).take(h * w * c).collect();
                 let whole = stages.iter().fold(input.clone(), |input, stage| run(isa, &Chain::new(stage.clone(), 1), &input, 1));
                 // As planned for some threads.
-                if let Some(parts) = parts_of(&stages, n_threads) {
+                let shapes: Vec<ConvShape> = stages.iter().map(|stage| stage.shape).collect();
+                if let Some(parts) = parts_of(&shapes, n_threads) {
                     let chain = Chain { stages: stages.clone(), parts };
                     prop_assert_eq!(run(isa, &chain, &input, n_threads), whole.clone(), "{}", isa);
                 }
+                let alone = Chain::new(stages[0].clone(), n_threads);
+                prop_assert_eq!(
+                    run(isa, &alone, &input, n_threads),
+                    run(isa, &Chain::new(stages[0].clone(), 1), &input, 1),
+                    "{}, {} threads", isa, n_threads
+                );
                 // In bands of any height.
                 let rows = 0..stages.last().unwrap().shape.output.h;
-                if let Some(part) = part_in_bands(&stages, rows, n_rows) {
+                if let Some(part) = part_in_bands(&shapes, rows, n_rows) {
                     let chain = Chain { stages, parts: vec![part] };
                     prop_assert_eq!(run(isa, &chain, &input, 1), whole, "{}, {} rows", isa, n_rows);
                 }

@@ -1,6 +1,7 @@
 //! The engine: load once, embed often.
 
-use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
 
 use graft_bundle::Bundle;
 use graft_kernels::embed::{NoSignal, normalise};
@@ -125,7 +126,7 @@ impl Engine {
             Ok::<(), KernelError>(())
         };
         match &self.pool {
-            Some(pool) => pool.install(run),
+            Some(pool) => run_awake(pool, run)?,
             None => run(),
         }
         .map_err(EmbedError::from)
@@ -204,7 +205,7 @@ impl Engine {
         plain.as_slice_mut::<i8>().map_err(engine)?.copy_from_slice(tensor);
         let inputs = tvec!(TValue::from_const(self.input.clone()));
         let outputs = match &self.pool {
-            Some(pool) => pool.install(|| self.state.run(inputs)),
+            Some(pool) => run_awake(pool, || self.state.run(inputs))?,
             None => self.state.run(inputs),
         };
         let outputs = outputs.map_err(engine)?;
@@ -239,6 +240,40 @@ fn state_of(program: &Arc<Program>) -> TractResult<TypedSimpleState> {
     let outputs = model.wire_node("integers", IntegerRegion { program: program.clone() }, &sources)?;
     model.select_output_outlets(&outputs)?;
     TypedSimpleState::new(&TypedSimplePlan::new(model)?)
+}
+
+/// Runs `work` on one worker while the others look for parts of it all the time: parts are shorter than a thread takes to
+/// wake up.
+fn run_awake<R: Send>(pool: &ThreadPool, work: impl FnOnce() -> R + Send) -> Result<R, EmbedError> {
+    struct Done<'a>(&'a AtomicBool);
+    impl Drop for Done<'_> {
+        fn drop(&mut self) {
+            self.0.store(true, Ordering::Release);
+        }
+    }
+    let (work, done) = (Mutex::new(Some(work)), AtomicBool::new(false));
+    let results = pool.broadcast(|context| {
+        if context.index() == 0 {
+            let work = work.lock().ok().and_then(|mut work| work.take());
+            // Also if it panics.
+            let _done = Done(&done);
+            return work.map(|work| work());
+        }
+        let mut n_idle = 0u32;
+        while !done.load(Ordering::Acquire) {
+            if rayon::yield_now() != Some(rayon::Yield::Executed) {
+                std::hint::spin_loop();
+                n_idle = n_idle.wrapping_add(1);
+                // Where there are more threads than cores, the one that works may be waiting.
+                if n_idle.is_multiple_of(64) {
+                    std::thread::yield_now();
+                }
+            }
+        }
+        None
+    });
+    let none = || EmbedError::Engine("no thread has run it".to_owned());
+    results.into_iter().flatten().next().ok_or_else(none)
 }
 
 /// Workers of its own, so that what else the process runs in parallel does not share them.
