@@ -2,6 +2,8 @@
 
 use crate::requantize::{Clamp, MULTIPLIER_BITS, round_half_even_div};
 use crate::view::{Activation, Dims, View, ViewMut, Window};
+#[cfg(target_arch = "x86_64")]
+use crate::x86;
 use crate::{Isa, KernelError, expect_len};
 
 /// Channels of one block of accumulators.
@@ -58,7 +60,7 @@ impl PoolShape {
 
     /// Input pixels under the window at output pixel `(oy, ox)`.
     #[inline(always)]
-    fn under(&self, oy: usize, ox: usize) -> Under {
+    pub(crate) fn under(&self, oy: usize, ox: usize) -> Under {
         let (window, width) = (&self.window, self.input.w);
         let ((y, n_y), (x, n_x)) = (window.inside(0, oy, self.input.h), window.inside(1, ox, width));
         Under { first: y * width + x, n: [n_y, n_x], steps: [window.dilation[0] * width, window.dilation[1]] }
@@ -68,10 +70,10 @@ impl PoolShape {
 /// Pixels `first + i * steps[0] + j * steps[1]`. Loops over it are written out: closures would not get the instructions of
 /// the function around them.
 #[derive(Clone, Copy)]
-struct Under {
-    first: usize,
-    n: [usize; 2],
-    steps: [usize; 2],
+pub(crate) struct Under {
+    pub first: usize,
+    pub n: [usize; 2],
+    pub steps: [usize; 2],
 }
 
 /// Mean over the window: `q = clamp(zp + round_half_even(sum(x - zp_in) * multiplier / (n * 2^22)))`, the sum in i32,
@@ -132,7 +134,11 @@ fn average<I: Activation, O: Activation>(shape: &PoolShape, params: &AveragePara
 pub fn max_pool(isa: Isa, shape: &PoolShape, input: View<'_>, output: ViewMut<'_>) -> Result<(), KernelError> {
     shape.check("MaxPool", input.len(), output.len())?;
     match (input, output) {
-        (View::I8(x), ViewMut::I8(y)) => maximum_i8(isa, shape, x, y),
+        (View::I8(x), ViewMut::I8(y)) => match isa {
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx512Vnni => x86::max_pool(shape, x, y),
+            _ => maximum_i8(isa, shape, x, y),
+        },
         (View::I16(x), ViewMut::I16(y)) => maximum(shape, x, y),
         _ => return Err(KernelError::Types { op: "MaxPool" }),
     }

@@ -7,6 +7,7 @@ use crate::Isa;
 use crate::add::AddParams;
 use crate::conv::ConvShape;
 use crate::packed::{Layer, Line};
+use crate::pool::PoolShape;
 use crate::requantize::Clamp;
 
 mod avx2;
@@ -79,4 +80,10 @@ pub fn can_add(isa: Isa, params: &AddParams) -> bool {
 pub fn add(params: &AddParams, a: &[i8], b: &[i8], out: &mut [i8]) {
     // SAFETY: the caller vouches for the CPU (`add::add`).
     unsafe { avx512::add::add(params, a, b, out) }
+}
+
+/// Maximum pooling of checked shapes with AVX-512.
+pub fn max_pool(shape: &PoolShape, input: &[i8], output: &mut [i8]) {
+    // SAFETY: the caller vouches for the CPU and has checked the shapes (`pool::max_pool`).
+    unsafe { avx512::pool::max_pool(shape, input, output) }
 }

@@ -8,3 +8,4 @@ pub(super) mod dense;
 pub(super) mod depthwise;
 mod header;
 mod panel;
+pub(super) mod pool;
