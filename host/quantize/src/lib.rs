@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! onnx_file  bytes -> checked model            (sizes, external data, order of nodes)
+//! qoperator  operators on integers -> dequantize, operator, quantize
 //! qdq        already quantized -> float model   (scales kept)
 //! known      tract's shapes and constants
 //! lower*     ONNX nodes -> float_graph          (view: layouts; unary: activations; norms and clamps folded)
@@ -36,6 +37,7 @@ mod lower_nodes;
 mod model;
 mod onnx_file;
 mod qdq;
+mod qoperator;
 mod quantize;
 mod ranges;
 mod report;

@@ -15,6 +15,7 @@ use crate::known::{KnownTensors, examine};
 use crate::lower::{Lowered, lower};
 use crate::onnx_file::{self, node_name};
 use crate::qdq::{self, Fixed};
+use crate::qoperator;
 use crate::view::View;
 
 /// Largest input in elements: 64 M, a 4,600 x 4,600 picture.
@@ -65,6 +66,7 @@ impl Model {
 
     /// From a decoded and checked model.
     pub(crate) fn from_proto(mut proto: ModelProto, options: &ImportOptions) -> Result<Model, ImportError> {
+        qoperator::expand(&mut proto)?;
         let fixed = qdq::strip(&mut proto)?;
         let Some(graph) = proto.graph.as_mut() else { return Err(ImportError::NoCut) };
         let input = choose_input(graph, options)?;

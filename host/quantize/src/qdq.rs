@@ -116,7 +116,7 @@ fn clip(node: &NodeProto, source: &str, output: &str, stated: &Fixed, constants:
 }
 
 /// Initializers and Constant nodes by name.
-fn constants(graph: &GraphProto) -> HashMap<String, TensorProto> {
+pub(crate) fn constants(graph: &GraphProto) -> HashMap<String, TensorProto> {
     let mut constants: HashMap<String, TensorProto> =
         graph.initializer.iter().map(|t| (t.name.clone(), t.clone())).collect();
     for node in graph.node.iter().filter(|n| n.op_type == "Constant") {
@@ -207,7 +207,7 @@ impl Parameters {
 }
 
 /// Elements of a tensor whose length was checked.
-fn numbers(tensor: &TensorProto) -> Vec<f64> {
+pub(crate) fn numbers(tensor: &TensorProto) -> Vec<f64> {
     let raw = &tensor.raw_data;
     if raw.is_empty() {
         return match tensor.data_type {
@@ -231,7 +231,7 @@ fn numbers(tensor: &TensorProto) -> Vec<f64> {
     }
 }
 
-fn floats(name: &str, dims: &[i64], values: &[f64]) -> TensorProto {
+pub(crate) fn floats(name: &str, dims: &[i64], values: &[f64]) -> TensorProto {
     let raw_data = values.iter().flat_map(|v| (*v as f32).to_le_bytes()).collect();
     TensorProto { name: name.into(), dims: dims.to_vec(), data_type: 1, raw_data, ..Default::default() }
 }
