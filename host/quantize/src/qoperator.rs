@@ -203,7 +203,10 @@ impl Expansion {
     /// The node, whose outputs are integers, on real numbers, and their quantization.
     fn quantize(&mut self, mut node: NodeProto, scale: &str, zero_point: &str) {
         let outputs = std::mem::take(&mut node.output);
-        node.output = outputs.iter().map(|output| self.new_name(format!("{output}_exact"))).collect();
+        node.output = outputs
+            .iter()
+            .map(|output| self.new_name(format!("{}_exact", output.strip_suffix("_quantized").unwrap_or(output))))
+            .collect();
         let pairs: Vec<(String, String)> = node.output.iter().cloned().zip(outputs).collect();
         self.nodes.push(node);
         for (exact, output) in pairs {
