@@ -5,6 +5,7 @@
 //! Pisarchyk & Lee 2020, arXiv:2001.03288).
 
 use graft_bundle::DataType;
+use graft_kernels::packed::Line;
 use graft_kernels::{View, ViewMut};
 
 /// Alignment of every tensor within its buffer.
@@ -87,7 +88,9 @@ fn slot(data_type: DataType) -> usize {
 /// The buffers.
 #[derive(Clone)]
 pub(crate) struct Arena {
-    i8: Vec<i8>,
+    /// Of `i8_len` values; in lines, as vectors that lie across two of them cost twice.
+    i8: Vec<Line>,
+    i8_len: usize,
     i16: Vec<i16>,
     i32: Vec<i32>,
     f32: Vec<f32>,
@@ -131,12 +134,14 @@ impl<'a, T> Halves<'a, T> {
 impl Arena {
     pub(crate) fn new(plan: &Plan) -> Self {
         let [i8, i16, i32, f32] = plan.lens;
-        Self { i8: vec![0; i8], i16: vec![0; i16], i32: vec![0; i32], f32: vec![0.0; f32] }
+        let lines = vec![Line::ZERO; i8.div_ceil(size_of::<Line>())];
+        Self { i8: lines, i8_len: i8, i16: vec![0; i16], i32: vec![0; i32], f32: vec![0.0; f32] }
     }
 
     /// One tensor to be written, all others to be read.
     pub(crate) fn split(&mut self, place: Place) -> Option<(Rest<'_>, ViewMut<'_>)> {
-        let Self { i8, i16, i32, f32 } = self;
+        let Self { i8, i8_len, i16, i32, f32 } = self;
+        let i8 = Line::values_mut(i8).get_mut(..*i8_len)?;
         macro_rules! around {
             ($own:ident $variant:ident, $($other:ident)*) => {{
                 let ($own, tensor) = Halves::around($own, place)?;
@@ -156,7 +161,7 @@ impl Arena {
     pub(crate) fn view(&self, place: Place) -> Option<View<'_>> {
         let range = place.offset..place.offset.checked_add(place.len)?;
         Some(match place.data_type {
-            DataType::I8 => View::I8(self.i8.get(range)?),
+            DataType::I8 => View::I8(Line::values(&self.i8).get(..self.i8_len)?.get(range)?),
             DataType::I16 => View::I16(self.i16.get(range)?),
             DataType::I32 => View::I32(self.i32.get(range)?),
             DataType::F32 => View::F32(self.f32.get(range)?),

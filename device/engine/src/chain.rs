@@ -63,7 +63,7 @@ struct Pass {
 /// What a chain writes to between input and output; of one thread.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct ChainScratch {
-    pub bands: Vec<i8>,
+    pub bands: Vec<Line>,
     pub lines: Vec<Line>,
 }
 
@@ -254,6 +254,7 @@ impl Part {
     ) -> Result<(), KernelError> {
         const UNFIT: KernelError = KernelError::Shapes { op: "chain" };
         let ChainScratch { bands, lines } = scratch;
+        let bands = Line::values_mut(bands);
         for pass in &self.passes {
             let stage = stages.get(pass.stage).ok_or(UNFIT)?;
             let own = self.buffers.get(pass.stage).cloned();
@@ -327,7 +328,7 @@ mod tests {
     fn run(isa: Isa, chain: &Chain, input: &[i8], n_threads: usize) -> Vec<i8> {
         let ScratchLens { bands, lines, .. } = chain.scratch(isa);
         // What an earlier chain left there.
-        let one = ChainScratch { bands: vec![77; bands], lines: vec![Line([55; 64]); lines] };
+        let one = ChainScratch { bands: vec![Line([77; 64]); bands.div_ceil(64)], lines: vec![Line([55; 64]); lines] };
         let mut output = vec![0; chain.stages.last().unwrap().shape.output.len()];
         chain.run(isa, input, &mut vec![one; n_threads], &mut output).unwrap();
         output

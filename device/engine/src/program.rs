@@ -93,7 +93,8 @@ pub(crate) struct Memory {
 impl Program {
     pub(crate) fn memory(&self) -> Memory {
         let ScratchLens { wide, bands, lines } = self.scratch;
-        let chain = ChainScratch { bands: vec![0; bands], lines: vec![Line::ZERO; lines] };
+        let bands = vec![Line::ZERO; bands.div_ceil(size_of::<Line>())];
+        let chain = ChainScratch { bands, lines: vec![Line::ZERO; lines] };
         let scratch = Scratch { wide: vec![0; wide], chains: vec![chain; self.setup.n_threads] };
         Memory { arena: Arena::new(&self.plan), scratch }
     }

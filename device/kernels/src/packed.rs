@@ -20,6 +20,18 @@ pub struct Line(pub [u8; 64]);
 impl Line {
     /// Zeros.
     pub const ZERO: Line = Line([0; 64]);
+
+    /// The bytes of lines, signed.
+    pub fn values(lines: &[Line]) -> &[i8] {
+        // SAFETY: lines are plain bytes without gaps, and any byte is an i8.
+        unsafe { core::slice::from_raw_parts(lines.as_ptr().cast(), size_of_val(lines)) }
+    }
+
+    /// The bytes of lines, signed.
+    pub fn values_mut(lines: &mut [Line]) -> &mut [i8] {
+        // SAFETY: as above.
+        unsafe { core::slice::from_raw_parts_mut(lines.as_mut_ptr().cast(), size_of_val(lines)) }
+    }
 }
 
 /// Values of one layer, as the bundle holds them.
