@@ -3,7 +3,7 @@
 use std::fs::File;
 
 use graft_bundle::{Bundle, BundleError, UncheckedBundle};
-use graft_engine::{Engine, SelfTestError, detect_isa};
+use graft_engine::{Engine, Fault, LoadError, SelfTestError, detect_isa};
 use graft_store::{BundleRow, Role};
 use graft_wire::error::BundleFault;
 use graft_wire::limits::CHUNK_BYTES_MAX;
@@ -56,7 +56,7 @@ impl Daemon {
             Ok(tested) => tested,
             Err(failure) => {
                 // An upload whose bytes are right and whose bundle is not will not get better.
-                if !was_installed && failure.wire != WireError::DiskFull {
+                if !was_installed && !matches!(failure.wire, WireError::DiskFull | WireError::Storage) {
                     self.store.discard_upload(hash)?;
                 }
                 return Err(failure);
@@ -174,12 +174,13 @@ pub(crate) fn name(text: &str) -> Name {
 /// Parses a bundle and checks every hash in it. Its weights stay in the file until an engine packs them.
 pub(crate) fn read_checked(file: File) -> Result<Bundle, Failure> {
     UncheckedBundle::open(file).and_then(UncheckedBundle::check).map_err(|error| {
-        let fault = match error {
-            BundleError::Version { .. } => BundleFault::Version,
-            BundleError::ChunkHash { .. } | BundleError::Space => BundleFault::Hash,
-            _ => BundleFault::Format,
+        let wire = match error {
+            BundleError::Read(_) => WireError::Storage,
+            BundleError::Version { .. } => WireError::BadBundle(BundleFault::Version),
+            BundleError::ChunkHash { .. } | BundleError::Space => WireError::BadBundle(BundleFault::Hash),
+            _ => WireError::BadBundle(BundleFault::Format),
         };
-        Failure { wire: WireError::BadBundle(fault), log: Some(error.to_string()) }
+        Failure { wire, log: Some(error.to_string()) }
     })
 }
 
@@ -187,7 +188,12 @@ pub(crate) fn read_checked(file: File) -> Result<Bundle, Failure> {
 pub(crate) fn load_engine(bundle: &Bundle) -> Result<Engine, Failure> {
     let refused = |log: String| Failure { wire: WireError::BadBundle(BundleFault::Unsupported), log: Some(log) };
     let isa = detect_isa().map_err(|error| refused(error.to_string()))?;
-    Engine::load_with(bundle, isa, 1).map_err(|error| refused(error.to_string()))
+    Engine::load_with(bundle, isa, 1).map_err(|error| match error {
+        LoadError::Step { fault: Fault::Unreadable { .. }, .. } => {
+            Failure { wire: WireError::Storage, log: Some(error.to_string()) }
+        }
+        error => refused(error.to_string()),
+    })
 }
 
 /// A case without any embedding differs in all of it.
