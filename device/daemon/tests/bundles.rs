@@ -3,7 +3,7 @@
 mod host;
 
 use graft_wire::error::BundleFault;
-use graft_wire::message::HeadChoice;
+use graft_wire::message::{HeadChoice, LayerCost};
 use graft_wire::{Digest, Request, Response, WireError};
 use host::{Board, failing, first, installed, second, space_of, tensor};
 
@@ -148,4 +148,27 @@ fn the_manifest_is_read_in_stretches() {
     assert_eq!(read(&mut board, total + 5).1, Vec::<u8>::new());
     let manifest: graft_bundle::Manifest = postcard::from_bytes(&whole).unwrap();
     assert_eq!(manifest.space, space_of(&first()));
+}
+
+#[test]
+fn a_board_times_its_bundle() {
+    let mut board = Board::new();
+    let request = Request::Bench { n_runs: 3, n_threads: 2 };
+    assert_eq!(board.call(request.clone(), |_| ()), Err(WireError::NoBundle));
+    board.flash(&first(), true).unwrap();
+    let read = |response: Response<'_>| match response {
+        Response::Bench { summary, layers } => {
+            let layer = |layer: LayerCost<'_>| (layer.name.to_owned(), layer.op.to_owned(), layer.n_macs);
+            (summary, layers.iter().map(|item| layer(item.unwrap())).collect::<Vec<_>>())
+        }
+        other => panic!("{other:?}"),
+    };
+    let (summary, layers) = board.call(request, read).unwrap();
+    assert_eq!((summary.n_runs, summary.n_threads, summary.bundle_bytes), (3, 2, first().len() as u64));
+    assert!(0 < summary.min_ns && summary.min_ns <= summary.median_ns && summary.median_ns <= summary.p99_ns);
+    assert_eq!(layers, [("sum".to_owned(), "GlobalSum".to_owned(), 0)]);
+    // More than a board does for one request is cut to that, and a timing changes nothing.
+    let (summary, _) = board.call(Request::Bench { n_runs: 0, n_threads: 0 }, read).unwrap();
+    assert_eq!((summary.n_runs, summary.n_threads), (1, 1));
+    assert_eq!(board.info().bundle.unwrap().hash, Digest::of(&first()));
 }
