@@ -21,7 +21,7 @@ const MOVES: [&str; 9] =
 struct Layout {
     /// On real numbers.
     op: &'static str,
-    operands: &'static [usize],
+    operands: Vec<usize>,
     /// Of the output's scale.
     output: usize,
     /// int32 values in steps of the product of the operands' scales.
@@ -32,8 +32,8 @@ struct Layout {
 
 impl Layout {
     fn of(node: &NodeProto) -> Option<Layout> {
-        let one = |op| Layout { op, operands: &[0], output: 3, bias: None, axis: 0 };
-        let two = |op, axis| Layout { op, operands: &[0, 3], output: 6, bias: None, axis };
+        let one = |op| Layout { op, operands: vec![0], output: 3, bias: None, axis: 0 };
+        let two = |op, axis| Layout { op, operands: vec![0, 3], output: 6, bias: None, axis };
         Some(match &node.op_type[..] {
             "QLinearConv" => Layout { bias: Some(8), ..two("Conv", 0) },
             "QLinearMatMul" => two("MatMul", -1),
@@ -48,6 +48,10 @@ impl Layout {
             "QLinearSigmoid" => one("Sigmoid"),
             "QLinearLeakyRelu" => one("LeakyRelu"),
             "QLinearSoftmax" => one("Softmax"),
+            "QLinearConcat" => {
+                let operands = (2..node.input.len()).step_by(3).collect();
+                Layout { op: "Concat", operands, output: 0, bias: None, axis: 0 }
+            }
             _ => return None,
         })
     }
@@ -59,7 +63,7 @@ impl Layout {
 /// [`ImportError::Graph`] where an input is missing, or a bias or its scales are not constants.
 pub(crate) fn expand(model: &mut ModelProto) -> Result<(), ImportError> {
     let Some(graph) = model.graph.as_mut() else { return Ok(()) };
-    if !graph.node.iter().any(|node| Layout::of(node).is_some() || node.op_type == "QLinearConcat") {
+    if !graph.node.iter().any(|node| Layout::of(node).is_some()) {
         return Ok(());
     }
     let mut expansion = Expansion::new(graph);
@@ -100,11 +104,8 @@ impl Expansion {
                 self.quantized.insert(output.clone(), [scale.clone(), zero_point.clone()]);
             }
             self.nodes.push(node);
-        } else if node.op_type == "QLinearConcat" {
-            let operands: Vec<usize> = (2..node.input.len()).step_by(3).collect();
-            self.computes(&node, "Concat", &operands, 0, None, 0)?;
-        } else if let Some(Layout { op, operands, output, bias, axis }) = Layout::of(&node) {
-            self.computes(&node, op, operands, output, bias, axis)?;
+        } else if let Some(layout) = Layout::of(&node) {
+            self.computes(&node, layout)?;
         } else if MOVES.contains(&&node.op_type[..])
             && let Some([scale, zero_point]) = self.quantized.get(&first).cloned()
         {
@@ -120,22 +121,15 @@ impl Expansion {
     }
 
     /// An operator on integers.
-    fn computes(
-        &mut self,
-        node: &NodeProto,
-        op: &str,
-        operands: &[usize],
-        output: usize,
-        bias: Option<usize>,
-        axis: i64,
-    ) -> Result<(), ImportError> {
+    fn computes(&mut self, node: &NodeProto, layout: Layout) -> Result<(), ImportError> {
+        let Layout { op, operands, output, bias, axis } = layout;
         let input = |i: usize| node.input.get(i).filter(|name| !name.is_empty()).cloned();
         let missing =
             |i: usize| ImportError::Graph { node: node_name(node), reason: format!("its input {i} is missing") };
         let mut inputs = vec![];
         let mut scales = vec![];
-        for (nth, i) in operands.iter().enumerate() {
-            let [tensor, scale] = [*i, i + 1].map(|i| input(i).ok_or_else(|| missing(i)));
+        for (nth, i) in operands.into_iter().enumerate() {
+            let [tensor, scale] = [i, i + 1].map(|i| input(i).ok_or_else(|| missing(i)));
             let (tensor, scale) = (tensor?, scale?);
             let axis = if nth == 0 { None } else { Some(axis) };
             inputs.push(self.real_of(&tensor, &scale, &input(i + 2).unwrap_or_default(), axis, &node.name));
