@@ -6,7 +6,6 @@
 
 use std::collections::HashSet;
 use std::fs::{self, File};
-use std::io;
 use std::path::{Path, PathBuf};
 
 use graft_wire::{Digest, SpaceId};
@@ -95,11 +94,7 @@ impl Store {
     /// [`StoreError::Io`].
     pub fn open_bundle(&self, hash: &Digest) -> Result<File, StoreError> {
         let path = self.bundle_path(hash);
-        let (file, found) = match open_hashed(&path) {
-            Ok(hashed) => hashed,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Err(StoreError::UnknownBundle(*hash)),
-            Err(error) => return Err(StoreError::io("read", &path)(error)),
-        };
+        let (file, found) = open_hashed(&path, StoreError::UnknownBundle(*hash))?;
         if found == *hash { Ok(file) } else { Err(StoreError::HashMismatch { found, expected: *hash }) }
     }
 

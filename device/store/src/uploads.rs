@@ -99,11 +99,7 @@ impl Store {
             return self.open_bundle(hash);
         }
         let path = self.upload_path(hash);
-        let (file, found) = match open_hashed(&path) {
-            Ok(hashed) => hashed,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Err(StoreError::UnknownUpload(*hash)),
-            Err(error) => return Err(StoreError::io("read", &path)(error)),
-        };
+        let (file, found) = open_hashed(&path, StoreError::UnknownUpload(*hash))?;
         if found == *hash {
             return Ok(file);
         }
@@ -141,9 +137,12 @@ impl Store {
     }
 }
 
-/// A file and its hash; it need not fit into memory.
-pub(crate) fn open_hashed(path: &Path) -> io::Result<(File, Digest)> {
-    let mut file = File::open(path)?;
+/// A file and its hash; it need not fit into memory. `missing` is the error for one that is not there.
+pub(crate) fn open_hashed(path: &Path, missing: StoreError) -> Result<(File, Digest), StoreError> {
+    let mut file = File::open(path).map_err(|error| match error.kind() {
+        io::ErrorKind::NotFound => missing,
+        _ => StoreError::io("read", path)(error),
+    })?;
     let mut hasher = blake3::Hasher::new();
     let mut stretch = vec![0; 64 << 10];
     loop {
@@ -151,7 +150,7 @@ pub(crate) fn open_hashed(path: &Path) -> io::Result<(File, Digest)> {
             Ok(0) => return Ok((file, Digest(*hasher.finalize().as_bytes()))),
             Ok(n) => hasher.update(stretch.get(..n).unwrap_or_default()),
             Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
-            Err(error) => return Err(error),
+            Err(error) => return Err(StoreError::io("read", path)(error)),
         };
     }
 }
