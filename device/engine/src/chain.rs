@@ -9,7 +9,7 @@
 use std::ops::Range;
 
 use graft_kernels::conv::ConvShape;
-use graft_kernels::packed::{self, Line};
+use graft_kernels::packed::{self, Line, PackedConv};
 use graft_kernels::{Clamp, Dims, Isa, KernelError};
 
 use crate::program::ScratchLens;
@@ -74,7 +74,7 @@ impl Chain {
         let pass = Pass { stage: 0, shape, keep: 0..0, from: 0..shape.input.len(), to: 0..shape.output.len() };
         let whole = Part { output_len: shape.output.len(), buffers: vec![], end: 0, passes: vec![pass] };
         // A 1x1 convolution divides at any pixel.
-        let parts = if n_threads > 1 { parts_of(&[flat(shape)], n_threads) } else { None };
+        let parts = if n_threads > 1 { parts_of(&[shape.flat()], n_threads) } else { None };
         Self { parts: parts.unwrap_or_else(|| vec![whole]), stages: vec![stage] }
     }
 
@@ -201,17 +201,6 @@ fn passes_of(stages: &[ConvShape], rows: Range<usize>, n_rows: usize) -> Option<
     Some((passes, lens))
 }
 
-/// The same with all pixels of a 1x1 convolution in one column: it knows no rows.
-fn flat(shape: ConvShape) -> ConvShape {
-    let window = shape.window;
-    let is_padded = window.pad_before != [0; 2] || window.pad_after != [0; 2];
-    if window.kernel != [1, 1] || window.stride != [1, 1] || is_padded {
-        return shape;
-    }
-    let column = |dims: Dims| Dims { h: dims.n_pixels(), w: 1, c: dims.c };
-    ConvShape { input: column(shape.input), output: column(shape.output), ..shape }
-}
-
 fn row_len(dims: Dims) -> usize {
     dims.w * dims.c
 }
@@ -275,7 +264,9 @@ impl Part {
             target.copy_within(pass.keep.clone(), 0);
             let from = source.get(pass.from.clone()).ok_or(UNFIT)?;
             let to = target.get_mut(pass.to.clone()).ok_or(UNFIT)?;
-            packed::conv(isa, &pass.shape, &stage.packed, stage.zero_point_in, stage.clamp, from, lines, to)?;
+            let &Stage { ref packed, zero_point_in, clamp, .. } = stage;
+            let layer = PackedConv { shape: &pass.shape, packed, zero_point_in, clamp, input: from };
+            packed::conv(isa, &layer, lines, to)?;
         }
         Ok(())
     }

@@ -80,6 +80,16 @@ impl ConvShape {
         if self.is_depthwise() { 0 } else { self.row_len().saturating_mul(PIXELS) }
     }
 
+    /// The same convolution with all pixels in one column where it is 1x1 without stride and padding: it knows no rows.
+    pub fn flat(&self) -> ConvShape {
+        let Window { kernel, stride, pad_before, pad_after, .. } = self.window;
+        if [kernel, stride] != [[1, 1]; 2] || [pad_before, pad_after] != [[0, 0]; 2] {
+            return *self;
+        }
+        let column = |dims: Dims| Dims { h: dims.n_pixels(), w: 1, c: dims.c };
+        ConvShape { input: column(self.input), output: column(self.output), ..*self }
+    }
+
     /// The convolution that gives these output rows alone, and the input rows that it reads: output row 0 of it is row
     /// `rows.start` of this one. `None` if there is no row, or they lie wholly in the padding.
     pub fn rows(&self, rows: Range<usize>) -> Option<(ConvShape, Range<usize>)> {

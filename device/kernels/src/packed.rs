@@ -66,7 +66,7 @@ mod twin {
 
     pub fn pack(_: Isa, _: &ConvShape, _: &Layer<'_>, _: &mut [Line]) {}
 
-    pub fn conv(_: Isa, _: &ConvShape, _: &[Line], _: i32, _: Clamp, _: &[i8], _: &mut [Line], _: &mut [i8]) {}
+    pub fn conv(_: Isa, _: &PackedConv<'_>, _: &mut [Line], _: &mut [i8]) {}
 }
 
 /// True if `isa` has a twin for a layer of this shape with i8 input and output.
@@ -103,31 +103,37 @@ pub fn pack(isa: Isa, shape: &ConvShape, layer: &Layer<'_>, packed: &mut [Line])
     Ok(())
 }
 
+/// A packed layer and what it runs on.
+#[derive(Clone, Copy, Debug)]
+pub struct PackedConv<'a> {
+    /// The shape it was packed with, or rows of it.
+    pub shape: &'a ConvShape,
+    /// What [`pack`] wrote.
+    pub packed: &'a [Line],
+    /// As it was packed.
+    pub zero_point_in: i32,
+    /// As it was packed.
+    pub clamp: Clamp,
+    /// `[H, W, C]`.
+    pub input: &'a [i8],
+}
+
 /// Runs a packed layer: the bits of [`conv`](crate::conv::conv()).
 ///
-/// Shapes: `input` and `output` as `shape` says; `scratch` at least [`scratch_lines`]. `zero_point_in` and `clamp` as
-/// they were packed. The CPU must have the instructions of `isa`.
+/// Shapes: input and `output` as the layer's shape says; `scratch` at least [`scratch_lines`]. The CPU must have the
+/// instructions of `isa`.
 ///
 /// # Errors
 /// [`KernelError`] if there is no twin or a length does not fit.
-#[allow(clippy::too_many_arguments)] // The parts of one layer; a struct for one call would name them twice.
-pub fn conv(
-    isa: Isa,
-    shape: &ConvShape,
-    packed: &[Line],
-    zero_point_in: i32,
-    clamp: Clamp,
-    input: &[i8],
-    scratch: &mut [Line],
-    output: &mut [i8],
-) -> Result<(), KernelError> {
+pub fn conv(isa: Isa, layer: &PackedConv<'_>, scratch: &mut [Line], output: &mut [i8]) -> Result<(), KernelError> {
+    let shape = layer.shape;
     check(isa, shape)?;
-    expect_len("input", input.len(), shape.input.len())?;
+    expect_len("input", layer.input.len(), shape.input.len())?;
     expect_len("output", output.len(), shape.output.len())?;
-    expect_len("packed layer", packed.len(), packed_lines(isa, shape))?;
+    expect_len("packed layer", layer.packed.len(), packed_lines(isa, shape))?;
     let (found, expected) = (scratch.len(), scratch_lines(isa, shape));
     let scratch = scratch.get_mut(..expected).ok_or(KernelError::Length { what: "scratch", found, expected })?;
-    twin::conv(isa, shape, packed, zero_point_in, clamp, input, scratch, output);
+    twin::conv(isa, layer, scratch, output);
     Ok(())
 }
 
@@ -367,7 +373,8 @@ mod tests {
             // Scratch of an earlier layer may hold anything.
             let mut scratch = vec![Line([99; 64]); scratch_lines(isa, &shape)];
             let input = &case.input[source.start * w * c..source.end * w * c];
-            conv(isa, &shape, &packed, zero_point, clamp, input, &mut scratch, out).unwrap();
+            let layer = PackedConv { shape: &shape, packed: &packed, zero_point_in: zero_point, clamp, input };
+            conv(isa, &layer, &mut scratch, out).unwrap();
         }
         out
     }
@@ -458,7 +465,9 @@ mod tests {
             let clamp = Clamp { zero_point: 0, low: -128, high: 127 };
             let run = |shape: &ConvShape, packed: &[Line], n_in: usize, n_scratch: usize| {
                 let mut scratch = vec![Line::ZERO; n_scratch];
-                conv(isa, shape, packed, 0, clamp, &vec![0; n_in], &mut scratch, &mut [0; 12])
+                let input = &vec![0; n_in];
+                let layer = PackedConv { shape, packed, zero_point_in: 0, clamp, input };
+                conv(isa, &layer, &mut scratch, &mut [0; 12])
             };
             assert_eq!(run(&shape, &packed, 12, n_scratch), Ok(()));
             assert!(matches!(run(&shape, &packed, 11, n_scratch), Err(KernelError::Length { what: "input", .. })));

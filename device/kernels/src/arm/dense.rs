@@ -5,7 +5,7 @@
 
 use crate::arm::pack::{self, BLOCK, HEADER_LINES, Header, LINE, Order};
 use crate::conv::ConvShape;
-use crate::packed::Line;
+use crate::packed::{Line, PackedConv};
 use crate::requantize::Clamp;
 
 /// Bytes of patches in one batch: half of a 32 KiB data cache, the other half for weights.
@@ -103,15 +103,8 @@ fn reads_in_place(shape: &ConvShape) -> bool {
 ///
 /// Lengths are as `shape` says; `packed` and `scratch` as [`pack::dense_lines`] and [`scratch_lines`]
 /// say: asserted.
-pub(crate) fn dense<M: Micro>(
-    shape: &ConvShape,
-    packed: &[Line],
-    zero_point_in: i32,
-    clamp: Clamp,
-    input: &[i8],
-    scratch: &mut [Line],
-    output: &mut [i8],
-) {
+pub(crate) fn dense<M: Micro>(layer: &PackedConv<'_>, scratch: &mut [Line], output: &mut [i8]) {
+    let PackedConv { shape, packed, zero_point_in, clamp, input } = *layer;
     let depth = pack::depth_of(shape.patch_len());
     let (in_per_group, out_per_group) = (shape.in_per_group(), shape.output.c / shape.groups);
     let group_lines = pack::dense_group_lines(shape);

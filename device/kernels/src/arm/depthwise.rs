@@ -7,8 +7,7 @@
 use crate::arm::dense::Range;
 use crate::arm::pack::{self, BLOCK, HEADER_LINES, Header, LINE, Taps};
 use crate::conv::ConvShape;
-use crate::packed::Line;
-use crate::requantize::Clamp;
+use crate::packed::{Line, PackedConv};
 
 /// Kernels of more rows than this are dense layers of as many groups as channels.
 pub(crate) const KERNEL_H_MAX: usize = 32;
@@ -80,15 +79,8 @@ pub(crate) fn scratch_lines(shape: &ConvShape) -> usize {
 /// Runs a depthwise layer packed by [`pack::pack_depthwise`] in the order of `K`; at most [`KERNEL_H_MAX`] kernel rows.
 ///
 /// Lengths as `shape`, [`pack::depthwise_block_lines`] per block of channels and [`scratch_lines`] say: asserted.
-pub(crate) fn depthwise<K: RowKernel>(
-    shape: &ConvShape,
-    packed: &[Line],
-    zero_point_in: i32,
-    clamp: Clamp,
-    input: &[i8],
-    scratch: &mut [Line],
-    output: &mut [i8],
-) {
+pub(crate) fn depthwise<K: RowKernel>(layer: &PackedConv<'_>, scratch: &mut [Line], output: &mut [i8]) {
+    let PackedConv { shape, packed, zero_point_in, clamp, input } = *layer;
     let (window, c) = (&shape.window, shape.output.c);
     let (pixel, n_rows) = (pixel_len(shape), ring_rows(shape));
     let row_lines = (row_pixels(shape) * pixel).div_ceil(LINE);

@@ -15,8 +15,7 @@ use crate::aarch64::{depthwise::Rows, depthwise_dot::Columns, dot::Quads, neon::
 #[cfg(target_arch = "arm")]
 use crate::armv7::{dense::Pairs, depthwise::Rows};
 use crate::conv::ConvShape;
-use crate::packed::{Layer, Line};
-use crate::requantize::Clamp;
+use crate::packed::{Layer, Line, PackedConv};
 
 use self::dense::Micro;
 use self::depthwise::RowKernel;
@@ -78,18 +77,8 @@ pub(crate) fn pack(isa: Isa, shape: &ConvShape, layer: &Layer<'_>, packed: &mut 
 /// Runs a packed layer of i8 activations.
 ///
 /// Lengths as [`packed_lines`], [`scratch_lines`] and `shape` say: asserted.
-#[allow(clippy::too_many_arguments)]
-pub(crate) fn conv(
-    isa: Isa,
-    shape: &ConvShape,
-    packed: &[Line],
-    zero_point_in: i32,
-    clamp: Clamp,
-    input: &[i8],
-    scratch: &mut [Line],
-    output: &mut [i8],
-) {
-    let run = match route(isa, shape) {
+pub(crate) fn conv(isa: Isa, layer: &PackedConv<'_>, scratch: &mut [Line], output: &mut [i8]) {
+    let run = match route(isa, layer.shape) {
         Route::Patches(Order::Pairs) => dense::dense::<Pairs>,
         #[cfg(target_arch = "aarch64")]
         Route::Patches(Order::Quads) => dense::dense::<Quads>,
@@ -97,5 +86,5 @@ pub(crate) fn conv(
         #[cfg(target_arch = "aarch64")]
         Route::Rows(Taps::Columns) => depthwise::depthwise::<Columns>,
     };
-    run(shape, packed, zero_point_in, clamp, input, scratch, output);
+    run(layer, scratch, output);
 }

@@ -6,9 +6,8 @@
 use crate::Isa;
 use crate::add::AddParams;
 use crate::conv::ConvShape;
-use crate::packed::{Layer, Line};
+use crate::packed::{Layer, Line, PackedConv};
 use crate::pool::PoolShape;
-use crate::requantize::Clamp;
 
 mod avx2;
 mod avx512;
@@ -44,29 +43,17 @@ pub fn pack(isa: Isa, shape: &ConvShape, layer: &Layer<'_>, packed: &mut [Line])
     }
 }
 
-#[allow(clippy::too_many_arguments)]
-pub fn conv(
-    isa: Isa,
-    shape: &ConvShape,
-    packed: &[Line],
-    zero_point_in: i32,
-    clamp: Clamp,
-    input: &[i8],
-    scratch: &mut [Line],
-    output: &mut [i8],
-) {
+pub fn conv(isa: Isa, layer: &PackedConv<'_>, scratch: &mut [Line], output: &mut [i8]) {
     // SAFETY: the caller vouches for the CPU (`packed::conv`), and lengths were checked there.
     unsafe {
-        match (isa, shape.is_depthwise()) {
+        match (isa, layer.shape.is_depthwise()) {
             (Isa::Avx2 | Isa::AvxVnni, true) => {
-                avx2::depthwise::depthwise(shape, packed, zero_point_in, clamp, input, scratch, output);
+                avx2::depthwise::depthwise(layer, scratch, output);
             }
-            (Isa::Avx2, false) => avx2::dense::dense(shape, packed, zero_point_in, clamp, input, scratch, output),
-            (Isa::AvxVnni, false) => {
-                avx2::dense::dense_vnni(shape, packed, zero_point_in, clamp, input, scratch, output)
-            }
-            (_, true) => avx512::depthwise::depthwise(shape, packed, zero_point_in, clamp, input, scratch, output),
-            (_, false) => avx512::dense::dense(shape, packed, zero_point_in, clamp, input, scratch, output),
+            (Isa::Avx2, false) => avx2::dense::dense(layer, scratch, output),
+            (Isa::AvxVnni, false) => avx2::dense::dense_vnni(layer, scratch, output),
+            (_, true) => avx512::depthwise::depthwise(layer, scratch, output),
+            (_, false) => avx512::dense::dense(layer, scratch, output),
         }
     }
 }

@@ -9,8 +9,7 @@ use core::arch::x86_64::*;
 
 use super::header::{BLOCK, DOUBLE, HEADER_LINES, Header, INTEGER, LANES, SATURATED, SINGLE, Target, channel_of};
 use crate::conv::ConvShape;
-use crate::packed::{Layer, Line};
-use crate::requantize::Clamp;
+use crate::packed::{Layer, Line, PackedConv};
 
 /// Pixels of one pass: with two vectors of channels each, twelve accumulators; weights, activations and products take the
 /// other four registers.
@@ -85,45 +84,22 @@ pub(in crate::x86) fn pack(shape: &ConvShape, layer: &Layer<'_>, packed: &mut [L
 /// # Safety
 /// AVX2 and FMA. Lengths as `packed::conv` checks them.
 #[target_feature(enable = "avx2,fma")]
-pub(in crate::x86) unsafe fn dense(
-    shape: &ConvShape,
-    packed: &[Line],
-    zero_point_in: i32,
-    clamp: Clamp,
-    input: &[i8],
-    scratch: &mut [Line],
-    output: &mut [i8],
-) {
+pub(in crate::x86) unsafe fn dense(layer: &PackedConv<'_>, scratch: &mut [Line], output: &mut [i8]) {
     // SAFETY: passed on.
-    unsafe { run::<false>(shape, packed, zero_point_in, clamp, input, scratch, output) }
+    unsafe { run::<false>(layer, scratch, output) }
 }
 
 /// # Safety
 /// AVX2, FMA and AVX-VNNI. Lengths as `packed::conv` checks them.
 #[target_feature(enable = "avx2,fma,avxvnni")]
-pub(in crate::x86) unsafe fn dense_vnni(
-    shape: &ConvShape,
-    packed: &[Line],
-    zero_point_in: i32,
-    clamp: Clamp,
-    input: &[i8],
-    scratch: &mut [Line],
-    output: &mut [i8],
-) {
+pub(in crate::x86) unsafe fn dense_vnni(layer: &PackedConv<'_>, scratch: &mut [Line], output: &mut [i8]) {
     // SAFETY: passed on.
-    unsafe { run::<true>(shape, packed, zero_point_in, clamp, input, scratch, output) }
+    unsafe { run::<true>(layer, scratch, output) }
 }
 
 #[inline(always)]
-unsafe fn run<const VNNI: bool>(
-    shape: &ConvShape,
-    packed: &[Line],
-    zero_point_in: i32,
-    clamp: Clamp,
-    input: &[i8],
-    scratch: &mut [Line],
-    output: &mut [i8],
-) {
+unsafe fn run<const VNNI: bool>(layer: &PackedConv<'_>, scratch: &mut [Line], output: &mut [i8]) {
+    let PackedConv { shape, packed, zero_point_in, clamp, input } = *layer;
     let (patch_bytes, out_c, out_per_group) = (GROUP * n_groups(shape, VNNI), shape.output.c, out_per_group(shape));
     let (per_panel, n_pixels) = (panel_pixels(shape, VNNI), shape.output.n_pixels());
     // SAFETY: scratch is plain bytes, as long as its lines.

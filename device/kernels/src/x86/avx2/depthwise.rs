@@ -8,8 +8,7 @@ use core::arch::x86_64::*;
 
 use super::header::{BLOCK, DOUBLE, HEADER_LINES, Header, INTEGER, LANES, SATURATED, SINGLE, Target, channel_of};
 use crate::conv::ConvShape;
-use crate::packed::{Layer, Line};
-use crate::requantize::Clamp;
+use crate::packed::{Layer, Line, PackedConv};
 
 fn n_taps(shape: &ConvShape) -> usize {
     shape.window.kernel[0] * shape.window.kernel[1]
@@ -74,15 +73,8 @@ pub(in crate::x86) fn pack(shape: &ConvShape, layer: &Layer<'_>, packed: &mut [L
 /// # Safety
 /// AVX2 and FMA. Lengths as `packed::conv` checks them.
 #[target_feature(enable = "avx2,fma")]
-pub(in crate::x86) unsafe fn depthwise(
-    shape: &ConvShape,
-    packed: &[Line],
-    zero_point_in: i32,
-    clamp: Clamp,
-    input: &[i8],
-    scratch: &mut [Line],
-    output: &mut [i8],
-) {
+pub(in crate::x86) unsafe fn depthwise(layer: &PackedConv<'_>, scratch: &mut [Line], output: &mut [i8]) {
+    let PackedConv { shape, packed, zero_point_in, clamp, input } = *layer;
     let (window, dims, pixel) = (shape.window, shape.input, pixel_len(shape));
     let (n_rows, row_len) = (ring_rows(shape), row_lines(shape) * size_of::<Line>());
     let (ring, taps) = scratch.split_at_mut(n_rows * row_lines(shape));

@@ -9,10 +9,9 @@
 use core::arch::x86_64::*;
 
 use super::header::{BLOCK, DOUBLE, HEADER_LINES, Header, INTEGER, LANES, SATURATED, SINGLE, Target, channel_of};
-use super::panel::{CHUNK_BYTES, PIXELS, Patch, depth, flat, gather, out_per_group, spread};
+use super::panel::{CHUNK_BYTES, PIXELS, Patch, depth, gather, out_per_group, spread};
 use crate::conv::ConvShape;
-use crate::packed::{Layer, Line};
-use crate::requantize::Clamp;
+use crate::packed::{Layer, Line, PackedConv};
 
 /// Pixels of one pass by the number of vectors of channels: 12 to 16 accumulators, enough to hide the latency of a
 /// multiply-add, and few enough that a CPU begins the next pass while it requantizes this one.
@@ -35,7 +34,7 @@ pub(in crate::x86) fn packed_lines(shape: &ConvShape) -> usize {
 }
 
 pub(in crate::x86) fn scratch_lines(shape: &ConvShape) -> usize {
-    let patch = Patch::of(&flat(shape));
+    let patch = Patch::of(&shape.flat());
     patch.sums_lines() + patch.panel_lines() + (patch.n_offsets() * size_of::<u32>()).div_ceil(size_of::<Line>())
 }
 
@@ -109,16 +108,10 @@ unsafe fn pack_vector<'l>(
 /// # Safety
 /// AVX-512 F, BW, VL and VNNI. Lengths as `packed::conv` checks them.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
-pub(in crate::x86) unsafe fn dense(
-    shape: &ConvShape,
-    packed: &[Line],
-    zero_point_in: i32,
-    clamp: Clamp,
-    input: &[i8],
-    scratch: &mut [Line],
-    output: &mut [i8],
-) {
-    let shape = &flat(shape);
+pub(in crate::x86) unsafe fn dense(layer: &PackedConv<'_>, scratch: &mut [Line], output: &mut [i8]) {
+    let PackedConv { shape, packed, zero_point_in, clamp, input } = *layer;
+    // A panel of a 1x1 convolution may end at any pixel.
+    let shape = &shape.flat();
     let (patch, out_c, out_per_group) = (Patch::of(shape), shape.output.c, out_per_group(shape));
     let depth = depth(shape);
     let n_pixels = shape.output.n_pixels();

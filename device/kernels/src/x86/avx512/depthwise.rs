@@ -10,8 +10,7 @@ use super::header::{
     BLOCK, DOUBLE, HALF, HEADER_LINES, Header, INTEGER, LANES, SATURATED, SINGLE, Target, channel_of, first_of_16,
 };
 use crate::conv::ConvShape;
-use crate::packed::{Layer, Line};
-use crate::requantize::Clamp;
+use crate::packed::{Layer, Line, PackedConv};
 
 /// Rows of one quad.
 const QUAD: usize = 4;
@@ -97,15 +96,8 @@ pub(in crate::x86) fn pack(shape: &ConvShape, layer: &Layer<'_>, packed: &mut [L
 /// # Safety
 /// AVX-512 F, BW, VL and VNNI. Lengths as `packed::conv` checks them.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
-pub(in crate::x86) unsafe fn depthwise(
-    shape: &ConvShape,
-    packed: &[Line],
-    zero_point_in: i32,
-    clamp: Clamp,
-    input: &[i8],
-    scratch: &mut [Line],
-    output: &mut [i8],
-) {
+pub(in crate::x86) unsafe fn depthwise(layer: &PackedConv<'_>, scratch: &mut [Line], output: &mut [i8]) {
+    let PackedConv { shape, packed, zero_point_in, clamp, input } = *layer;
     // SAFETY: the CPU has the instructions.
     let target = unsafe { Target::new(clamp) };
     let (n_rows, n_quads) = (n_rows(shape), n_quads(shape));

@@ -5,7 +5,7 @@ use core::arch::x86_64::*;
 use super::header::{BLOCK, LANES, first_of_16, first_of_64};
 use crate::conv::ConvShape;
 use crate::packed::Line;
-use crate::view::{Dims, Window};
+use crate::view::Window;
 
 /// Panels of gathered patches, tables of offsets and sums are whole passes of any kind.
 pub(super) const PIXELS: usize = 12;
@@ -105,17 +105,6 @@ impl Patch {
 fn lies_in_rows(shape: &ConvShape) -> bool {
     let Window { kernel, stride, dilation, .. } = shape.window;
     shape.groups == 1 && dilation == [1, 1] && kernel[0] >= stride[0] && kernel[1] >= stride[1]
-}
-
-/// A 1x1 convolution knows no rows: a panel may end at any pixel of it.
-pub(super) fn flat(shape: &ConvShape) -> ConvShape {
-    let mut flat = *shape;
-    let is_padded = (shape.input.h, shape.input.w) != (shape.output.h, shape.output.w);
-    if shape.window.kernel == [1, 1] && lies_in_rows(shape) && !is_padded {
-        flat.input = Dims { h: shape.input.n_pixels(), w: 1, c: shape.input.c };
-        flat.output = Dims { h: shape.output.n_pixels(), w: 1, c: shape.output.c };
-    }
-    flat
 }
 
 /// Runs of a patch, and bytes of each.
