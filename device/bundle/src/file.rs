@@ -365,6 +365,11 @@ impl BundleWriter {
         blob
     }
 
+    /// Appends i16 values, little-endian.
+    pub fn push_i16(&mut self, values: &[i16]) -> Blob {
+        self.push(&values.iter().flat_map(|v| v.to_le_bytes()).collect::<Vec<_>>())
+    }
+
     /// Appends i32 values, little-endian.
     pub fn push_i32(&mut self, values: &[i32]) -> Blob {
         self.push(&values.iter().flat_map(|v| v.to_le_bytes()).collect::<Vec<_>>())

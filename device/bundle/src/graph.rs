@@ -174,9 +174,10 @@ pub enum Op {
         /// Window.
         window: Window,
     },
-    /// `q = table[x + 128]`: any function of one int8 value: activations, requantization.
+    /// `q = table[clamp(x, -n / 2, n / 2 - 1) + n / 2]`: any function of one value: activations, requantization.
     Table {
-        /// i8 `[256]`.
+        /// Little-endian `[n]` of the output's type, I8 or I16: n is 256 for an I8 input, any even number up to 65,536 for
+        /// I16.
         table: Blob,
     },
     /// Inputs joined along an axis, all with the output's scale and zero point.

@@ -4,8 +4,8 @@
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use graft_bundle::graph::{Graph, Step, Tensor};
-use graft_bundle::{Bundle, DataType, TensorId};
+use graft_bundle::graph::{Graph, Requantize, Step, Tensor, Window};
+use graft_bundle::{Bundle, DataType, Op, TensorId};
 
 use crate::arena::{Lifetime, Plan};
 use crate::error::{Fault, LoadError, STEP_NAME_SHOWN};
@@ -60,9 +60,10 @@ pub(crate) fn program_of(bundle: &Bundle, setup: Setup) -> Result<Program, LoadE
     for (id, tensor) in (0..).zip(&graph.tensors) {
         check_tensor(tensor).map_err(|fault| LoadError::Tensor { tensor: id, fault })?;
     }
-    let tensors: Vec<TensorInfo> = graph.tensors.iter().map(TensorInfo::new).collect();
+    let mut tensors: Vec<TensorInfo> = graph.tensors.iter().map(TensorInfo::new).collect();
     check_ends(graph, &tensors, bundle.manifest().embedding_len)?;
     check_order(graph)?;
+    narrow_limits(graph, &mut tensors);
     let lowered = |step: &Step| {
         let kernel = lower(bundle, &tensors, step, setup).map_err(|fault| in_step(step, fault))?;
         Ok(Draft {
@@ -243,6 +244,42 @@ fn check_order(graph: &Graph) -> Result<(), LoadError> {
         Some((tensor, _)) => Err(LoadError::Tensor { tensor, fault: Fault::NeverWritten }),
         None => Ok(()),
     }
+}
+
+/// What each step lets through: sixteen bits that use fewer allow larger sums.
+fn narrow_limits(graph: &Graph, tensors: &mut [TensorInfo]) {
+    let limits = |tensors: &[TensorInfo], id: &TensorId| tensors.get(id.0 as usize).map(|info| info.limits);
+    for step in &graph.steps {
+        let written = match &step.op {
+            Op::Conv { requantize: Requantize { low, high, .. }, .. }
+            | Op::Add { low, high, .. }
+            | Op::Mul { low, high, .. }
+            | Op::AveragePool { low, high, .. }
+            | Op::Quantize { low, high, .. } => Some([*low, *high]),
+            // A window that meets no pixel gives the type's smallest.
+            Op::MaxPool { window } if !meets_pixels(window) => None,
+            Op::MaxPool { .. } | Op::Upsample { .. } | Op::Reshape | Op::Transpose { .. } => {
+                step.inputs.first().and_then(|input| limits(tensors, input))
+            }
+            Op::Concat { .. } => {
+                let all = step.inputs.iter().filter_map(|input| limits(tensors, input));
+                all.reduce(|[a, b], [low, high]| [a.min(low), b.max(high)])
+            }
+            _ => None,
+        };
+        if let (Some([low, high]), Some(info)) = (written, tensors.get_mut(step.output.0 as usize)) {
+            let [min, max] = info.limits;
+            // Limits that are none are refused when the step is lowered.
+            info.limits = if low <= high { [low.clamp(min, max), high.clamp(min, max)] } else { [min, max] };
+        }
+    }
+}
+
+/// True if every window holds some element of the picture.
+fn meets_pixels(window: &Window) -> bool {
+    let Window { kernel, dilation, pad_before, pad_after, .. } = window;
+    let within = |pad: &[u32; 2]| pad.iter().zip(kernel).all(|(pad, kernel)| pad < kernel);
+    *dilation == [1, 1] && within(pad_before) && within(pad_after)
 }
 
 /// From the step that writes a tensor to the last one that reads it; the output stays. Tensors within a step take no

@@ -6,7 +6,7 @@ use graft_kernels::float::{self, Binary, Unary};
 use graft_kernels::mul::{MulParams, mul};
 use graft_kernels::pool::{AverageParams, PoolShape, average_pool, global_sum, max_pool};
 use graft_kernels::shape::{concat_part, reshape, transpose, upsample};
-use graft_kernels::table::table;
+use graft_kernels::table::{table, wide_table};
 use graft_kernels::{Clamp, Dims, Isa, KernelError, Requantize, View, ViewMut};
 
 use crate::arena::{Place, Rest};
@@ -24,6 +24,7 @@ pub(crate) enum Kernel {
     GlobalSum { dims: Dims, zero_point_in: i32 },
     MaxPool { shape: PoolShape },
     Table { table: Box<[i8; 256]> },
+    WideTable { entries: Entries },
     Concat { axis: usize, parts: Vec<Part>, whole: Dims },
     Upsample { dims: Dims, factor: [usize; 2] },
     Reshape,
@@ -35,6 +36,22 @@ pub(crate) enum Kernel {
     FloatConv { shape: ConvShape, weights: Vec<f32>, bias: Vec<f32> },
     FloatSoftmax { dims: Dims },
     FloatMean { dims: Dims },
+}
+
+/// Entries of a table that is not from I8 to I8.
+#[derive(Clone, Debug)]
+pub(crate) enum Entries {
+    I8(Vec<i8>),
+    I16(Vec<i16>),
+}
+
+impl Entries {
+    fn view(&self) -> View<'_> {
+        match self {
+            Self::I8(entries) => View::I8(entries),
+            Self::I16(entries) => View::I16(entries),
+        }
+    }
 }
 
 /// What kernels write to between input and output.
@@ -76,6 +93,8 @@ impl Kernel {
         match self {
             Self::Conv { packed, bias, .. } => 2 * packed.len() + 8 * bias.len(),
             Self::Chain(chain) => chain.packed_bytes(),
+            Self::WideTable { entries: Entries::I8(entries) } => entries.len(),
+            Self::WideTable { entries: Entries::I16(entries) } => 2 * entries.len(),
             Self::FloatConv { weights, bias, .. } => 4 * (weights.len() + bias.len()),
             _ => 0,
         }
@@ -112,6 +131,7 @@ impl Kernel {
                 (View::I8(x), ViewMut::I8(y)) => table(isa, entries, x, y),
                 _ => Err(KernelError::Types { op: "Table" }),
             },
+            Self::WideTable { entries } => wide_table(isa, entries.view(), input(0)?, output),
             Self::Concat { axis, parts, whole } => {
                 for (i, part) in parts.iter().enumerate() {
                     concat_part(isa, *axis, part.at, part.dims, input(i)?, *whole, output.reborrow())?;

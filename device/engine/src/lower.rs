@@ -16,13 +16,15 @@ use graft_kernels::{Clamp, Dims, Isa};
 use crate::chain::{Chain, Stage};
 use crate::check::{WINDOW_MAX, check_range, range_of};
 use crate::error::Fault;
-use crate::kernel::{Kernel, Part};
+use crate::kernel::{Entries, Kernel, Part};
 use crate::program::{Setup, TensorInfo};
 
 /// Largest multiplier: below 2^23.
 const MULTIPLIER_MAX: i64 = (1 << 23) - 1;
 /// Largest multiplier of an addition, either sign.
 const ADD_MULTIPLIER_MAX: i64 = 1 << 21;
+/// Entries of a table for I8.
+const TABLE_ENTRIES: usize = 256;
 /// i32 accumulators stay below this.
 const ACCUMULATOR_LIMIT: i64 = 1 << 31;
 
@@ -176,13 +178,28 @@ impl Lowering<'_> {
 
     fn table(&self, table: Blob) -> Result<Kernel, Fault> {
         let x = self.one()?;
-        self.expect_type("input", x, &[DataType::I8], "I8")?;
-        self.expect_type("output", self.output, &[DataType::I8], "I8")?;
+        self.activations(&[x, self.output])?;
         self.expect_output(x.dims)?;
-        let bytes = self.blob("table", table, 256)?;
-        let mut entries = Box::new([0i8; 256]);
-        entries.iter_mut().zip(bytes.iter()).for_each(|(entry, byte)| *entry = *byte as i8);
-        Ok(Kernel::Table { table: entries })
+        let entry_bytes = u64::from(self.output.data_type.bytes());
+        let n = match x.data_type {
+            DataType::I8 => TABLE_ENTRIES,
+            _ => {
+                let n = table.bytes / entry_bytes;
+                check_range("table entries", n.try_into().unwrap_or(i64::MAX), 2, i64::from(1 << 16))?;
+                (n / 2 * 2) as usize
+            }
+        };
+        let bytes = self.blob("table", table, n * entry_bytes as usize)?;
+        if [x.data_type, self.output.data_type] == [DataType::I8; 2] {
+            let mut entries = Box::new([0i8; TABLE_ENTRIES]);
+            entries.iter_mut().zip(bytes.iter()).for_each(|(entry, byte)| *entry = *byte as i8);
+            return Ok(Kernel::Table { table: entries });
+        }
+        let entries = match self.output.data_type {
+            DataType::I8 => Entries::I8(signed(&bytes).to_vec()),
+            _ => Entries::I16(bytes.as_chunks::<2>().0.iter().map(|pair| i16::from_le_bytes(*pair)).collect()),
+        };
+        Ok(Kernel::WideTable { entries })
     }
 
     fn concat(&self, axis: u32) -> Result<Kernel, Fault> {
@@ -474,9 +491,9 @@ impl Lowering<'_> {
 
 /// Largest `|x - zero_point|`.
 fn centred_reach(x: &TensorInfo) -> i64 {
-    let (min, max) = range_of(x.data_type);
-    let zero_point = i64::from(x.zero_point);
-    (i64::from(max) - zero_point).max(zero_point - i64::from(min))
+    let ([min, max], zero_point) = (x.limits.map(i64::from), i64::from(x.zero_point));
+    // The zero point itself stands in the padding, whatever the limits.
+    (max - zero_point).max(zero_point - min)
 }
 
 fn check_positive(what: &'static str, value: f32) -> Result<(), Fault> {

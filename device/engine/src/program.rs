@@ -6,6 +6,7 @@ use graft_kernels::{Dims, Isa, KernelError, View};
 
 use crate::arena::{Arena, Place, Plan};
 use crate::chain::ChainScratch;
+use crate::check::range_of;
 use crate::kernel::{Kernel, Scratch};
 
 /// How a program is made from a graph.
@@ -26,13 +27,15 @@ pub(crate) struct TensorInfo {
     pub data_type: DataType,
     pub scale: f64,
     pub zero_point: i32,
+    /// Smallest and largest integer that the step which writes it lets through.
+    pub limits: [i32; 2],
 }
 
 impl TensorInfo {
     pub(crate) fn new(tensor: &Tensor) -> Self {
         let [h, w, c] = tensor.shape.map(|size| size as usize);
         let Tensor { shape, data_type, scale, zero_point } = *tensor;
-        Self { dims: Dims { h, w, c }, shape, data_type, scale, zero_point }
+        Self { dims: Dims { h, w, c }, shape, data_type, scale, zero_point, limits: range_of(data_type).into() }
     }
 }
 

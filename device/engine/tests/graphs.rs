@@ -4,7 +4,7 @@ mod common;
 #[path = "common/naive.rs"]
 mod naive;
 
-use common::{Net, branched_net, float_net, mobile_net, open, seeded, square};
+use common::{Net, branched_net, float_net, mobile_net, open, seeded, square, wide_net};
 use graft_bundle::DataType;
 use graft_bundle::file::{Case, CaseInput};
 use graft_engine::{EmbedError, Engine, Isa, SelfTestError, Tracer, available_isas};
@@ -54,6 +54,11 @@ fn inverted_residual_equals_the_naive_interpreter() {
 #[test]
 fn every_integer_op_equals_the_naive_interpreter() {
     agrees_with_naive(&branched_net());
+}
+
+#[test]
+fn sixteen_bits_equal_the_naive_interpreter() {
+    agrees_with_naive(&wide_net());
 }
 
 #[test]

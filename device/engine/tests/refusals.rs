@@ -2,7 +2,7 @@
 
 mod common;
 
-use common::{Net, branched_net, float_net, mobile_net, open, square};
+use common::{Net, branched_net, float_net, mobile_net, open, square, wide_net};
 use graft_bundle::DataType::{self, F32, I8, I16, I32};
 use graft_bundle::TensorId;
 use graft_bundle::graph::{Blob, FloatFunction, Op, Step, Tensor, Window};
@@ -185,8 +185,8 @@ fn small_conv(x: DataType, weights: &[i8], bias: i32, multiplier: i32, range: [i
     let mut net = Net::new([1, 1, c], 0);
     let id = if x == I16 {
         let wide = Tensor { data_type: I16, zero_point: 0, ..net.tensor(net.input()).clone() };
-        let add = Op::Mul { multiplier: 1, low: 0, high: 1 };
-        net.step(add, &[net.input(), net.input()], wide)
+        let square = Op::Mul { multiplier: 1, low: -32_768, high: 1 };
+        net.step(square, &[net.input(), net.input()], wide)
     } else {
         net.input()
     };
@@ -256,11 +256,44 @@ fn elementwise_ops() {
     let in_table = |text: &str| format!("step \"table_3\" (Table): {text}");
     let blob = Blob { offset: 0, bytes: 255 };
     assert_eq!(op(branched_net(), "Table", field!(Table, table, blob)), in_table("table has 255 bytes; allowed: 256"));
-    assert_eq!(output(branched_net(), "Table", |t| t.data_type = I16), in_table("output is I16; allowed: I8"));
+    assert_eq!(output(branched_net(), "Table", |t| t.data_type = I16), in_table("table has 256 bytes; allowed: 512"));
+    let float = |t: &mut Tensor| (t.data_type, t.zero_point) = (F32, 0);
+    assert_eq!(output(branched_net(), "Table", float), in_table("output is F32; allowed: I8, I16"));
     assert_eq!(
         output(branched_net(), "Table", |t| t.shape = [5, 4, 18]),
         in_table("output has shape [5, 4, 18]; allowed: [4, 5, 18]")
     );
+}
+
+#[test]
+fn tables_of_sixteen_bits() {
+    let sized = |bytes| {
+        let mut net = wide_net();
+        // The second table reads I16.
+        let tables = net.graph.steps.iter_mut().filter_map(|step| match &mut step.op {
+            Op::Table { table } => Some(table),
+            _ => None,
+        });
+        tables.skip(1).take(1).for_each(|table| table.bytes = bytes);
+        refusal(&net)
+    };
+    let text = |text: &str| format!("step \"table_7\" (Table): {text}");
+    assert_eq!(sized(2), text("table entries is 1; allowed: 2 to 65536"));
+    assert_eq!(sized(2 * 65_538), text("table entries is 65538; allowed: 2 to 65536"));
+    assert_eq!(sized(2 * 997), text("table has 1994 bytes; allowed: 1992"));
+    assert_eq!(sized(2 * 996), "accepted");
+}
+
+#[test]
+fn sums_are_bounded_by_what_the_writer_lets_through() {
+    let mut net = wide_net();
+    for step in &mut net.graph.steps {
+        if let Op::Conv { requantize, .. } = &mut step.op {
+            [requantize.low, requantize.high] = [-32_768, 32_767];
+        }
+    }
+    let text = refusal(&net);
+    assert!(text.starts_with("step \"conv_4\" (Conv): sum of output channel 0 can reach "), "{text}");
 }
 
 #[test]

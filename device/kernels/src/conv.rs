@@ -7,8 +7,8 @@
 //! widening multiply-add. So weights are widened to i16 and laid out once ([`ConvShape::pack_weights`]), and inputs
 //! are centred into an i16 patch per output pixel. Three loops:
 //! - depthwise: a block of channels held in accumulators while the window's elements go by;
-//! - dense, i8 input: patches of `PIXELS` output pixels against two rows of weights;
-//! - dense, i16 input: centred values take 17 bits, so each window element is multiplied in i32, without a patch.
+//! - dense, i8 input, or i16 with a zero point of 0: patches of `PIXELS` output pixels against a row of weights;
+//! - dense, other i16 input: centred values take 17 bits, so each window element is multiplied in i32, without a patch.
 
 use core::ops::Range;
 
@@ -231,6 +231,8 @@ fn run(
         (View::I16(x), ViewMut::I16(y)) if depthwise_shape => depthwise(shape, params, x, y),
         (View::I8(x), ViewMut::I8(y)) => dense(shape, params, x, scratch, y),
         (View::I8(x), ViewMut::I16(y)) => dense(shape, params, x, scratch, y),
+        (View::I16(x), ViewMut::I8(y)) if params.zero_point_in == 0 => dense(shape, params, x, scratch, y),
+        (View::I16(x), ViewMut::I16(y)) if params.zero_point_in == 0 => dense(shape, params, x, scratch, y),
         (View::I16(x), ViewMut::I8(y)) => dense_wide(shape, params, x, y),
         (View::I16(x), ViewMut::I16(y)) => dense_wide(shape, params, x, y),
         _ => return Err(KernelError::Types { op: "Conv" }),
@@ -284,12 +286,12 @@ fn taps(shape: &ConvShape, oy: usize, ox: usize) -> impl Iterator<Item = (usize,
     })
 }
 
-/// Any grouping, i8 input: [`PIXELS`] patches at a time against the rows of weights.
+/// Any grouping, centred input within i16: [`PIXELS`] patches at a time against the rows of weights.
 #[inline(always)]
-fn dense<O: Activation>(
+fn dense<I: Activation, O: Activation>(
     shape: &ConvShape,
     params: &ConvParams<'_>,
-    input: &[i8],
+    input: &[I],
     patches: &mut [i16],
     output: &mut [O],
 ) {
@@ -335,14 +337,14 @@ fn dot(w: &[i16], a: &[i16], b: &[i16], c: &[i16], d: &[i16]) -> [i32; PIXELS] {
 
 /// Centred inputs under the window at output pixel `pixel`, in the weights' order; zero in the padding.
 #[inline(always)]
-fn gather(shape: &ConvShape, input: &[i8], group: usize, pixel: usize, zero_point: i32, patch: &mut [i16]) {
+fn gather<I: Activation>(shape: &ConvShape, input: &[I], group: usize, pixel: usize, zero_point: i32, patch: &mut [i16]) {
     let c = shape.in_per_group();
     let (oy, ox) = (pixel / shape.output.w, pixel % shape.output.w);
     for ((_, at), part) in taps(shape, oy, ox).zip(patch.chunks_exact_mut(c)) {
         match at {
             Some(at) => {
                 let x = &input[at * shape.input.c + group * c..][..c];
-                part.iter_mut().zip(x).for_each(|(wide, x)| *wide = x.centred(zero_point));
+                part.iter_mut().zip(x).for_each(|(wide, x)| *wide = x.centred_i16(zero_point));
             }
             None => part.fill(0),
         }
@@ -495,6 +497,10 @@ mod tests {
             let expected = naive(&case, &wide, zero_point_in.into());
             let mut out = vec![0i8; expected.len()];
             run(&case, zero_point_in.into(), View::I16(&x), ViewMut::I8(&mut out));
+            prop_assert_eq!(out.iter().map(|q| i32::from(*q)).collect::<Vec<_>>(), expected);
+
+            let expected = naive(&case, &wide, 0);
+            run(&case, 0, View::I16(&x), ViewMut::I8(&mut out));
             prop_assert_eq!(out.iter().map(|q| i32::from(*q)).collect::<Vec<_>>(), expected);
         }
 

@@ -226,6 +226,8 @@ pub(crate) trait Activation: Copy + Ord {
     fn from_i32(value: i32) -> Self;
     /// `x - zero_point`, for zero points of the same type.
     fn centred(self, zero_point: i32) -> Self::Centred;
+    /// [`Activation::centred`] where it fits i16: always from i8, from i16 with a zero point of 0.
+    fn centred_i16(self, zero_point: i32) -> i16;
     /// `centred * weight`, exact.
     fn product(centred: Self::Centred, weight: i16) -> i32;
 }
@@ -247,6 +249,11 @@ impl Activation for i8 {
     #[inline(always)]
     fn centred(self, zero_point: i32) -> i16 {
         i16::from(self).wrapping_sub(zero_point as i16)
+    }
+
+    #[inline(always)]
+    fn centred_i16(self, zero_point: i32) -> i16 {
+        self.centred(zero_point)
     }
 
     #[inline(always)]
@@ -272,6 +279,11 @@ impl Activation for i16 {
     #[inline(always)]
     fn centred(self, zero_point: i32) -> i32 {
         i32::from(self).wrapping_sub(zero_point)
+    }
+
+    #[inline(always)]
+    fn centred_i16(self, zero_point: i32) -> i16 {
+        self.wrapping_sub(zero_point as i16)
     }
 
     #[inline(always)]

@@ -175,6 +175,39 @@ pub fn branched_net() -> Net {
     net
 }
 
+/// Sixteen bits between eight: tables of every width, and sums that only their limits keep within i32.
+pub fn wide_net() -> Net {
+    let mut net = Net::new([7, 6, 5], -20);
+    let wide = |shape| Tensor { shape, data_type: DataType::I16, scale: 0.01, zero_point: 0 };
+    let entries: Vec<i16> = (-128..128).map(|i: i16| i * 16 - (i * i) / 9).collect();
+    let table = net.writer.push_i16(&entries);
+    let x = net.step(Op::Table { table }, &[net.input()], wide([7, 6, 5]));
+    let (multiplier, low, high) = ((1 << 23) - 1, -900, 4_000);
+    let pool = Op::AveragePool { window: square(2, 1, 0), count_pad: true, multiplier, low, high };
+    let x = net.step(pool, &[x], wide([6, 5, 5]));
+    let x = net.step(Op::MaxPool { window: square(3, 1, 1) }, &[x], wide([6, 5, 5]));
+    let mut conv = |x, out_c: u32, kernel: u32, groups: u32, limits: [i32; 2]| {
+        let id = net.conv(x, out_c, square(kernel, 1, kernel / 2), groups, DataType::I16);
+        let Some(Step { op: Op::Conv { requantize, .. }, .. }) = net.graph.steps.last_mut() else { panic!() };
+        [requantize.low, requantize.high] = limits;
+        net.graph.tensors[id.0 as usize].zero_point = 0;
+        id
+    };
+    // 121 weights of up to 127 on 11 channels: past 2^31 with all sixteen bits.
+    let x = conv(x, 11, 3, 1, [-3_000, 8_000]);
+    let x = conv(x, 4, 11, 1, [-32_768, 32_767]);
+    let x = conv(x, 4, 3, 4, [-32_768, 32_767]);
+    let x = conv(x, 6, 1, 2, [-500, 500]);
+    let entries: Vec<i16> = net.bytes(998).iter().map(|b| i16::from(*b) * 90).collect();
+    let table = net.writer.push_i16(&entries);
+    let x = net.step(Op::Table { table }, &[x], wide([6, 5, 6]));
+    let entries = net.bytes(1 << 16);
+    let table = net.writer.push_i8(&entries);
+    let x = net.step(Op::Table { table }, &[x], Tensor { data_type: DataType::I8, ..wide([6, 5, 6]) });
+    net.global_sum(x);
+    net
+}
+
 /// A float island between integers; the output is I16.
 pub fn float_net() -> Net {
     use graft_bundle::graph::{FloatFunction as F, FloatFunction2 as F2};

@@ -132,7 +132,12 @@ pub fn evaluate(bundle: &Bundle, input: &[i8]) -> Vec<Values> {
             Op::MaxPool { window } => {
                 ints(&|i| elements(window, i).iter().map(|at| value(0).int()[*at]).max().unwrap())
             }
-            Op::Table { table } => ints(&|i| i64::from(blob(table)[(value(0).int()[i] + 128) as usize] as i8)),
+            Op::Table { table } => ints(&|i| {
+                let (bytes, wide) = (blob(table), out.data_type == DataType::I16);
+                let n = bytes.len() as i64 / if wide { 2 } else { 1 };
+                let at = (value(0).int()[i].clamp(-n / 2, n / 2 - 1) + n / 2) as usize;
+                if wide { i16::from_le_bytes([bytes[2 * at], bytes[2 * at + 1]]).into() } else { (bytes[at] as i8).into() }
+            }),
             Op::Concat { axis } => moved(&|i| {
                 let mut place = at(out.shape, i);
                 for t in 0.. {
