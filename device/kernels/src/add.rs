@@ -2,7 +2,7 @@
 
 #[cfg(target_arch = "aarch64")]
 use crate::aarch64::elementwise;
-use crate::requantize::{Clamp, round_half_even_shift};
+use crate::requantize::{Clamp, RealClamp, round_half_even_shift};
 use crate::view::{Activation, Broadcast, Dims, View, ViewMut, broadcast_of, for_each_pair};
 #[cfg(target_arch = "x86_64")]
 use crate::x86;
@@ -44,11 +44,28 @@ pub fn add(
         add_i8(isa, &params, a, b, out);
         return Ok(());
     }
+    add_wide(isa, &params, broadcast, a, b, output)
+}
+
+in_vectors_of_each_isa! {
+    fn add_wide(params: &AddParams, broadcast: Broadcast, a: View<'_>, b: View<'_>, output: ViewMut<'_>)
+        -> Result<(), KernelError> = add_any
+}
+
+#[inline(always)]
+fn add_any(
+    params: &AddParams,
+    broadcast: Broadcast,
+    a: View<'_>,
+    b: View<'_>,
+    output: ViewMut<'_>,
+) -> Result<(), KernelError> {
+    let one = AddOne::new(params);
     macro_rules! run {
         ($($a:ident $b:ident $o:ident),*) => {
             match (a, b, output) {
                 $((View::$a(a), View::$b(b), ViewMut::$o(out)) => {
-                    for_each_pair(a, b, broadcast, out, |a, b| add_one(&params, a, b));
+                    for_each_pair(a, b, broadcast, out, |a, b| one.of(a, b));
                 })*
                 _ => return Err(KernelError::Types { op: "Add" }),
             }
@@ -56,6 +73,34 @@ pub fn add(
     }
     run!(I8 I8 I8, I8 I8 I16, I8 I16 I8, I8 I16 I16, I16 I8 I8, I16 I8 I16, I16 I16 I8, I16 I16 I16);
     Ok(())
+}
+
+/// One addition, its constants at hand.
+#[derive(Clone, Copy)]
+struct AddOne {
+    params: AddParams,
+    multipliers: [f64; 2],
+    clamp: RealClamp,
+}
+
+impl AddOne {
+    #[inline(always)]
+    fn new(params: &AddParams) -> Self {
+        let unit = 1.0 / (1u64 << params.shift) as f64;
+        let multipliers = params.multipliers.map(|multiplier| f64::from(multiplier) * unit);
+        Self { params: *params, multipliers, clamp: RealClamp::new(params.clamp) }
+    }
+
+    #[inline(always)]
+    fn of<A: Activation, B: Activation, O: Activation>(self, a: A, b: B) -> O {
+        // armv7 has no vectors of f64.
+        if cfg!(target_arch = "arm") {
+            return add_one(&self.params, a, b);
+        }
+        let [za, zb] = self.params.zero_points_in;
+        let [a, b] = [a.to_i32().wrapping_sub(za), b.to_i32().wrapping_sub(zb)].map(f64::from);
+        O::from_i32(self.clamp.apply(a * self.multipliers[0] + b * self.multipliers[1]))
+    }
 }
 
 /// Residual additions. With multipliers up to 2^21 and differences up to 255 both terms and the rounding fit i32.

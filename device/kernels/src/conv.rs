@@ -3,25 +3,20 @@
 //! `acc = bias + sum((x - zero_point_in) * w)` in wrapping i32, then [`requantize`](crate::requantize::requantize()); padding inserts
 //! `zero_point_in`, that is, adds nothing.
 //!
-//! The scalar code is shaped for compilers: 64-bit and 32-bit targets alike turn an i32 sum of i16 products into their
-//! widening multiply-add. So weights are widened to i16 and laid out once ([`ConvShape::pack_weights`]), and inputs
-//! are centred into an i16 patch per output pixel. Three loops:
+//! Three loops, which weights are laid out for once ([`ConvShape::pack_weights`]):
 //! - depthwise: a block of channels held in accumulators while the window's elements go by;
-//! - dense, i8 input, or i16 with a zero point of 0: patches of `PIXELS` output pixels against a row of weights;
-//! - dense, other i16 input: centred values take 17 bits, so each window element is multiplied in i32, without a patch.
+//! - [`dense`](crate::dense), i8 input, or i16 with a zero point of 0;
+//! - dense, other i16 input: centred values take 17 bits, so each window element is multiplied in i32.
 
 use core::ops::Range;
 
+use crate::dense::{Baseline, PIXELS, Products, dense, group_len, row_len, weight_at};
 use crate::requantize::{Requantize, requantize, requantize_row};
 use crate::view::{Activation, Dims, View, ViewMut, Window};
 use crate::{Isa, KernelError, expect_len};
 
-/// Output pixels computed together by the dense loop.
-const PIXELS: usize = 4;
-/// Packed rows are padded with zeros to a multiple of this, so that dot products have no tail.
-const LANES: usize = 8;
-/// Channels of one depthwise block.
-const CHANNELS: usize = 32;
+/// Channels of one depthwise block: their sums stay in the first cache.
+const CHANNELS: usize = 256;
 
 /// Shapes of one convolution.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -72,12 +67,12 @@ impl ConvShape {
 
     /// i16 values that [`ConvShape::pack_weights`] writes.
     pub fn packed_len(&self) -> usize {
-        if self.is_depthwise() { self.weights_len() } else { self.output.c.saturating_mul(self.row_len()) }
+        if self.is_depthwise() { self.weights_len() } else { self.groups.saturating_mul(group_len(self)) }
     }
 
     /// i16 values of scratch that [`conv`] needs.
     pub fn scratch_len(&self) -> usize {
-        if self.is_depthwise() { 0 } else { self.row_len().saturating_mul(PIXELS) }
+        if self.is_depthwise() { 0 } else { row_len(self).saturating_mul(PIXELS) }
     }
 
     /// The same convolution with all pixels in one column where it is 1x1 without stride and padding: it knows no rows.
@@ -116,10 +111,9 @@ impl ConvShape {
         part.is_consistent().then_some((part, source))
     }
 
-    /// Lays weights out for [`conv`].
+    /// Lays weights out for [`conv`] with the same `isa`.
     ///
-    /// Shapes: `weights` `[out_c, kernel_h, kernel_w, in_c / groups]`; `packed` `[kernel_h, kernel_w, c]` for
-    /// depthwise, else `[out_c, row]` with rows padded by zeros.
+    /// Shapes: `weights` `[out_c, kernel_h, kernel_w, in_c / groups]`.
     ///
     /// # Errors
     /// [`KernelError`] if the shape is inconsistent or a length is not [`ConvShape::weights_len`] or
@@ -128,21 +122,17 @@ impl ConvShape {
         self.check()?;
         expect_len("weights", weights.len(), self.weights_len())?;
         expect_len("packed weights", packed.len(), self.packed_len())?;
-        match isa {
-            _ if self.is_depthwise() => {
-                let n_taps = self.window.n_taps();
-                for (channel, taps) in weights.chunks_exact(n_taps).enumerate() {
-                    for (tap, weight) in taps.iter().enumerate() {
-                        packed[tap * self.output.c + channel] = (*weight).into();
-                    }
-                }
-            }
-            _ => {
-                packed.fill(0);
-                let rows = packed.chunks_exact_mut(self.row_len()).zip(weights.chunks_exact(self.patch_len()));
-                for (row, weights) in rows {
-                    row.iter_mut().zip(weights).for_each(|(wide, weight)| *wide = (*weight).into());
-                }
+        packed.fill(0);
+        let (depthwise, pairs) = (self.is_depthwise(), has_pairs(isa));
+        let out_per_group = self.output.c / self.groups;
+        for (channel, row) in weights.chunks_exact(self.patch_len()).enumerate() {
+            for (i, weight) in row.iter().enumerate() {
+                let at = if depthwise {
+                    i * self.output.c + channel
+                } else {
+                    weight_at(self, pairs, channel / out_per_group, channel % out_per_group, i)
+                };
+                packed[at] = (*weight).into();
             }
         }
         Ok(())
@@ -163,10 +153,16 @@ impl ConvShape {
     pub(crate) fn patch_len(&self) -> usize {
         self.window.n_taps().saturating_mul(self.in_per_group())
     }
+}
 
-    /// Patch with padding.
-    fn row_len(&self) -> usize {
-        self.patch_len().checked_next_multiple_of(LANES).unwrap_or(usize::MAX)
+/// Whether the dense loop of `isa` reads weights in pairs.
+fn has_pairs(isa: Isa) -> bool {
+    match isa {
+        #[cfg(target_arch = "x86_64")]
+        Isa::Avx2 | Isa::AvxVnni => crate::dense::x86::Avx2::PAIRS,
+        #[cfg(target_arch = "x86_64")]
+        Isa::Avx512Vnni => crate::dense::x86::Avx512::PAIRS,
+        _ => Baseline::PAIRS,
     }
 }
 
@@ -197,12 +193,16 @@ pub fn conv(
     match isa {
         #[cfg(target_arch = "x86_64")]
         // SAFETY: the caller vouches for the CPU.
-        Isa::Avx2 | Isa::AvxVnni | Isa::Avx512Vnni => unsafe { run_avx2(shape, params, input, scratch, output) },
-        _ => run(shape, params, input, scratch, output),
+        Isa::Avx2 | Isa::AvxVnni => unsafe { run_avx2(shape, params, input, scratch, output) },
+        #[cfg(target_arch = "x86_64")]
+        // SAFETY: as above.
+        Isa::Avx512Vnni => unsafe { run_avx512(shape, params, input, scratch, output) },
+        // SAFETY: every CPU has it.
+        _ => unsafe { run::<Baseline>(shape, params, input, scratch, output) },
     }
 }
 
-/// [`run`] in the compiler's 256-bit vectors.
+/// [`run`] in vectors of 256 bits.
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx2")]
 unsafe fn run_avx2(
@@ -212,30 +212,53 @@ unsafe fn run_avx2(
     scratch: &mut [i16],
     output: ViewMut<'_>,
 ) -> Result<(), KernelError> {
-    run(shape, params, input, scratch, output)
+    // SAFETY: the caller vouches for the CPU.
+    unsafe { run::<crate::dense::x86::Avx2>(shape, params, input, scratch, output) }
 }
 
-#[inline(always)]
-fn run(
+/// [`run`] in vectors of 512 bits.
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl")]
+unsafe fn run_avx512(
     shape: &ConvShape,
     params: &ConvParams<'_>,
     input: View<'_>,
     scratch: &mut [i16],
     output: ViewMut<'_>,
 ) -> Result<(), KernelError> {
-    let depthwise_shape = shape.is_depthwise();
-    match (input, output) {
-        (View::I8(x), ViewMut::I8(y)) if depthwise_shape => depthwise(shape, params, x, y),
-        (View::I8(x), ViewMut::I16(y)) if depthwise_shape => depthwise(shape, params, x, y),
-        (View::I16(x), ViewMut::I8(y)) if depthwise_shape => depthwise(shape, params, x, y),
-        (View::I16(x), ViewMut::I16(y)) if depthwise_shape => depthwise(shape, params, x, y),
-        (View::I8(x), ViewMut::I8(y)) => dense(shape, params, x, scratch, y),
-        (View::I8(x), ViewMut::I16(y)) => dense(shape, params, x, scratch, y),
-        (View::I16(x), ViewMut::I8(y)) if params.zero_point_in == 0 => dense(shape, params, x, scratch, y),
-        (View::I16(x), ViewMut::I16(y)) if params.zero_point_in == 0 => dense(shape, params, x, scratch, y),
-        (View::I16(x), ViewMut::I8(y)) => dense_wide(shape, params, x, y),
-        (View::I16(x), ViewMut::I16(y)) => dense_wide(shape, params, x, y),
-        _ => return Err(KernelError::Types { op: "Conv" }),
+    // SAFETY: the caller vouches for the CPU.
+    unsafe { run::<crate::dense::x86::Avx512>(shape, params, input, scratch, output) }
+}
+
+/// # Safety
+/// The CPU has the instructions of `P`.
+#[inline(always)]
+unsafe fn run<P: Products>(
+    shape: &ConvShape,
+    params: &ConvParams<'_>,
+    input: View<'_>,
+    scratch: &mut [i16],
+    output: ViewMut<'_>,
+) -> Result<(), KernelError> {
+    macro_rules! of_each_type {
+        ($x:ident, $y:ident => $run:expr) => {
+            match (input, output) {
+                (View::I8($x), ViewMut::I8($y)) => $run,
+                (View::I8($x), ViewMut::I16($y)) => $run,
+                (View::I16($x), ViewMut::I8($y)) => $run,
+                (View::I16($x), ViewMut::I16($y)) => $run,
+                _ => return Err(KernelError::Types { op: "Conv" }),
+            }
+        };
+    }
+    let fits_i16 = matches!(input, View::I8(_)) || params.zero_point_in == 0;
+    if shape.is_depthwise() {
+        of_each_type!(x, y => depthwise(shape, params, x, y));
+    } else if !fits_i16 {
+        of_each_type!(x, y => dense_wide(shape, params, P::PAIRS, x, y));
+    } else {
+        // SAFETY: the caller vouches for the CPU.
+        of_each_type!(x, y => unsafe { dense::<P, _, _>(shape, params, x, scratch, y) });
     }
     Ok(())
 }
@@ -243,33 +266,55 @@ fn run(
 /// One output channel per input channel.
 #[inline(always)]
 fn depthwise<I: Activation, O: Activation>(shape: &ConvShape, params: &ConvParams<'_>, input: &[I], output: &mut [O]) {
-    let c = shape.output.c;
+    let (c, window) = (shape.output.c, &shape.window);
+    let mut sums = [0i32; CHANNELS];
     for (pixel, out) in output.chunks_exact_mut(c).enumerate() {
-        let (oy, ox) = (pixel / shape.output.w, pixel % shape.output.w);
+        let under = Under::of(shape, pixel);
         for first in (0..c).step_by(CHANNELS) {
             let n = CHANNELS.min(c - first);
-            let mut acc = [0i32; CHANNELS];
-            acc[..n].copy_from_slice(&params.bias[first..first + n]);
-            for (tap, at) in taps(shape, oy, ox) {
-                let Some(at) = at else { continue };
-                let x = &input[at * c + first..][..n];
-                let w = &params.packed[tap * c + first..][..n];
-                match (x.first_chunk::<CHANNELS>(), w.first_chunk::<CHANNELS>()) {
-                    // Known lengths keep the whole block in registers.
-                    (Some(x), Some(w)) => add_products(&mut acc, x, w, params.zero_point_in),
-                    _ => add_products(&mut acc, x, w, params.zero_point_in),
+            let sums = &mut sums[..n];
+            sums.copy_from_slice(&params.bias[first..][..n]);
+            for ky in 0..under.n[0] {
+                let tap = (under.tap[0] + ky) * window.kernel[1] + under.tap[1];
+                let at = (under.source[0] + ky * window.dilation[0]) * shape.input.w + under.source[1];
+                for kx in 0..under.n[1] {
+                    let x = &input[(at + kx * window.dilation[1]) * c + first..][..n];
+                    let w = &params.packed[(tap + kx) * c + first..][..n];
+                    for ((sum, x), w) in sums.iter_mut().zip(x).zip(w) {
+                        *sum = sum.wrapping_add(I::product(x.centred(params.zero_point_in), *w));
+                    }
                 }
             }
-            let multipliers = &params.requantize.multipliers[first..first + n];
-            requantize_row(&acc[..n], multipliers, params.requantize.clamp, &mut out[first..first + n]);
+            let multipliers = &params.requantize.multipliers[first..][..n];
+            requantize_row(sums, multipliers, params.requantize.clamp, &mut out[first..][..n]);
         }
     }
 }
 
-#[inline(always)]
-fn add_products<I: Activation>(acc: &mut [i32; CHANNELS], x: &[I], w: &[i16], zero_point: i32) {
-    for ((acc, x), w) in acc.iter_mut().zip(x).zip(w) {
-        *acc = acc.wrapping_add(I::product(x.centred(zero_point), *w));
+/// What of the window at one output pixel lies in the picture, along each axis.
+#[derive(Clone, Copy)]
+pub(crate) struct Under {
+    /// First element of the kernel.
+    pub tap: [usize; 2],
+    /// Its place in the picture.
+    pub source: [usize; 2],
+    /// Elements.
+    pub n: [usize; 2],
+}
+
+impl Under {
+    #[inline(always)]
+    pub(crate) fn of(shape: &ConvShape, pixel: usize) -> Under {
+        let (window, at) = (&shape.window, [pixel / shape.output.w, pixel % shape.output.w]);
+        let along = |axis: usize, size: usize| {
+            let (source, n) = window.inside(axis, at[axis], size);
+            // So many steps from the window's start.
+            let padded = source + window.pad_before[axis];
+            let tap = padded.saturating_sub(at[axis] * window.stride[axis]) / window.dilation[axis].max(1);
+            (if n == 0 { 0 } else { tap }, source, n)
+        };
+        let [(ty, sy, ny), (tx, sx, nx)] = [along(0, shape.input.h), along(1, shape.input.w)];
+        Under { tap: [ty, tx], source: [sy, sx], n: [ny, nx] }
     }
 }
 
@@ -286,76 +331,16 @@ fn taps(shape: &ConvShape, oy: usize, ox: usize) -> impl Iterator<Item = (usize,
     })
 }
 
-/// Any grouping, centred input within i16: [`PIXELS`] patches at a time against the rows of weights.
+/// Any grouping, any input: one product after the other.
 #[inline(always)]
-fn dense<I: Activation, O: Activation>(
+fn dense_wide<I: Activation, O: Activation>(
     shape: &ConvShape,
     params: &ConvParams<'_>,
+    pairs: bool,
     input: &[I],
-    patches: &mut [i16],
     output: &mut [O],
 ) {
-    let row_len = shape.row_len();
-    let out_c = shape.output.c;
-    let out_per_group = out_c / shape.groups;
-    let Requantize { multipliers, clamp } = params.requantize;
-    patches.fill(0);
-    for group in 0..shape.groups {
-        for (block, out) in output.chunks_mut(PIXELS * out_c).enumerate() {
-            let n = out.len() / out_c;
-            for (i, patch) in patches.chunks_exact_mut(row_len).take(n).enumerate() {
-                gather(shape, input, group, block * PIXELS + i, params.zero_point_in, patch);
-            }
-            let (a, b) = patches.split_at(2 * row_len);
-            let ((a, b), (c, d)) = (a.split_at(row_len), b.split_at(row_len));
-            let channels = group * out_per_group..(group + 1) * out_per_group;
-            let weights = &params.packed[channels.start * row_len..channels.end * row_len];
-            for (oc, w) in channels.zip(weights.chunks_exact(row_len)) {
-                let sums = dot(w, a, b, c, d);
-                for (out, sum) in out.chunks_exact_mut(out_c).zip(sums) {
-                    let acc = params.bias[oc].wrapping_add(sum);
-                    out[oc] = O::from_i32(requantize(acc, multipliers[oc], clamp));
-                }
-            }
-        }
-    }
-}
-
-/// Four dot products with one row of weights; all slices are of one length.
-#[inline(always)]
-fn dot(w: &[i16], a: &[i16], b: &[i16], c: &[i16], d: &[i16]) -> [i32; PIXELS] {
-    let mut sums = [0i32; PIXELS];
-    for ((((w, a), b), c), d) in w.iter().zip(a).zip(b).zip(c).zip(d) {
-        let w = i32::from(*w);
-        sums[0] = sums[0].wrapping_add(i32::from(*a).wrapping_mul(w));
-        sums[1] = sums[1].wrapping_add(i32::from(*b).wrapping_mul(w));
-        sums[2] = sums[2].wrapping_add(i32::from(*c).wrapping_mul(w));
-        sums[3] = sums[3].wrapping_add(i32::from(*d).wrapping_mul(w));
-    }
-    sums
-}
-
-/// Centred inputs under the window at output pixel `pixel`, in the weights' order; zero in the padding.
-#[inline(always)]
-fn gather<I: Activation>(shape: &ConvShape, input: &[I], group: usize, pixel: usize, zero_point: i32, patch: &mut [i16]) {
     let c = shape.in_per_group();
-    let (oy, ox) = (pixel / shape.output.w, pixel % shape.output.w);
-    for ((_, at), part) in taps(shape, oy, ox).zip(patch.chunks_exact_mut(c)) {
-        match at {
-            Some(at) => {
-                let x = &input[at * shape.input.c + group * c..][..c];
-                part.iter_mut().zip(x).for_each(|(wide, x)| *wide = x.centred_i16(zero_point));
-            }
-            None => part.fill(0),
-        }
-    }
-}
-
-/// Any grouping, i16 input.
-#[inline(always)]
-fn dense_wide<O: Activation>(shape: &ConvShape, params: &ConvParams<'_>, input: &[i16], output: &mut [O]) {
-    let c = shape.in_per_group();
-    let row_len = shape.row_len();
     let out_per_group = shape.output.c / shape.groups;
     let Requantize { multipliers, clamp } = params.requantize;
     for (pixel, out) in output.chunks_exact_mut(shape.output.c).enumerate() {
@@ -366,9 +351,9 @@ fn dense_wide<O: Activation>(shape: &ConvShape, params: &ConvParams<'_>, input: 
             for (tap, at) in taps(shape, oy, ox) {
                 let Some(at) = at else { continue };
                 let x = &input[at * shape.input.c + group * c..][..c];
-                let w = &params.packed[oc * row_len + tap * c..][..c];
-                for (x, w) in x.iter().zip(w) {
-                    acc = acc.wrapping_add(i16::product(x.centred(params.zero_point_in), *w));
+                for (i, x) in x.iter().enumerate() {
+                    let weight = params.packed[weight_at(shape, pairs, group, oc % out_per_group, tap * c + i)];
+                    acc = acc.wrapping_add(I::product(x.centred(params.zero_point_in), weight));
                 }
             }
             *out = O::from_i32(requantize(acc, multipliers[oc], clamp));
@@ -463,14 +448,28 @@ mod tests {
         (0..dims.len()).map(move |i| (i / dims.c / dims.w, i / dims.c % dims.w, i % dims.c))
     }
 
-    fn run(case: &Case, zero_point_in: i32, input: View<'_>, output: ViewMut<'_>) {
+    /// On every set of instructions; all must agree.
+    fn run(case: &Case, zero_point_in: i32, input: View<'_>, mut output: ViewMut<'_>) {
+        let mut first: Option<Vec<i32>> = None;
+        for isa in Isa::available() {
+            run_on(isa, case, zero_point_in, input, output.reborrow());
+            let values: Vec<i32> = match &output {
+                ViewMut::I8(y) => y.iter().map(|q| (*q).into()).collect(),
+                ViewMut::I16(y) => y.iter().map(|q| (*q).into()).collect(),
+                _ => vec![],
+            };
+            assert_eq!(first.get_or_insert_with(|| values.clone()), &values, "{isa:?}");
+        }
+    }
+
+    fn run_on(isa: Isa, case: &Case, zero_point_in: i32, input: View<'_>, output: ViewMut<'_>) {
         let mut packed = vec![77; case.shape.packed_len()];
-        case.shape.pack_weights(Isa::Scalar, &case.weights, &mut packed).unwrap();
+        case.shape.pack_weights(isa, &case.weights, &mut packed).unwrap();
         // Scratch of an earlier layer may hold anything.
         let mut scratch = vec![-9; case.shape.scratch_len() + 3];
         let requantize = Requantize { multipliers: &case.multipliers, clamp: case.clamp };
         let params = ConvParams { packed: &packed, bias: &case.bias, zero_point_in, requantize };
-        conv(Isa::Scalar, &case.shape, &params, input, &mut scratch, output).unwrap();
+        conv(isa, &case.shape, &params, input, &mut scratch, output).unwrap();
     }
 
     proptest! {
@@ -528,18 +527,18 @@ mod tests {
         let run = |shape: &ConvShape, input: View<'_>, scratch: usize| {
             conv(Isa::Scalar, shape, &params, input, &mut vec![0; scratch], ViewMut::I8(&mut [0; 8]))
         };
-        assert_eq!(run(&shape, View::I8(&[0; 12]), 32), Ok(()));
-        assert_eq!(run(&shape, View::F32(&[0.0; 12]), 32), Err(KernelError::Types { op: "Conv" }));
-        let short = KernelError::Length { what: "scratch", found: 31, expected: 32 };
-        assert_eq!(run(&shape, View::I8(&[0; 12]), 31), Err(short));
-        assert!(matches!(run(&shape, View::I8(&[0; 11]), 32), Err(KernelError::Length { what: "input", .. })));
+        assert_eq!(run(&shape, View::I8(&[0; 12]), 16), Ok(()));
+        assert_eq!(run(&shape, View::F32(&[0.0; 12]), 16), Err(KernelError::Types { op: "Conv" }));
+        let short = KernelError::Length { what: "scratch", found: 15, expected: 16 };
+        assert_eq!(run(&shape, View::I8(&[0; 12]), 15), Err(short));
+        assert!(matches!(run(&shape, View::I8(&[0; 11]), 16), Err(KernelError::Length { what: "input", .. })));
         for broken in [
             ConvShape { groups: 0, ..shape },
             ConvShape { groups: 2, ..shape },
             ConvShape { output: Dims { h: 1, w: 2, c: 2 }, ..shape },
             ConvShape { input: Dims { h: usize::MAX, w: 2, c: 3 }, ..shape },
         ] {
-            assert_eq!(run(&broken, View::I8(&[0; 12]), 32), Err(KernelError::Shapes { op: "Conv" }));
+            assert_eq!(run(&broken, View::I8(&[0; 12]), 16), Err(KernelError::Shapes { op: "Conv" }));
             assert!(broken.pack_weights(Isa::Scalar, &[1; 6], &mut []).is_err());
         }
     }

@@ -24,17 +24,17 @@ use core::fmt;
 /// Defines `$name(isa, ..)`: `$plain(..)`, an `#[inline(always)]` function shaped for compilers, which gets the vectors of
 /// each set of x86-64 instructions.
 macro_rules! in_vectors_of_each_isa {
-    (fn $name:ident($($arg:ident: $type:ty),*) = $plain:path) => {
-        fn $name(isa: Isa, $($arg: $type),*) {
+    (fn $name:ident($($arg:ident: $type:ty),*) $(-> $result:ty)? = $plain:path) => {
+        fn $name(isa: Isa, $($arg: $type),*) $(-> $result)? {
             #[cfg(target_arch = "x86_64")]
             #[target_feature(enable = "avx512f,avx512bw,avx512vl")]
-            unsafe fn avx512($($arg: $type),*) {
-                $plain($($arg),*);
+            unsafe fn avx512($($arg: $type),*) $(-> $result)? {
+                $plain($($arg),*)
             }
             #[cfg(target_arch = "x86_64")]
             #[target_feature(enable = "avx2")]
-            unsafe fn avx2($($arg: $type),*) {
-                $plain($($arg),*);
+            unsafe fn avx2($($arg: $type),*) $(-> $result)? {
+                $plain($($arg),*)
             }
             match isa {
                 #[cfg(target_arch = "x86_64")]
@@ -57,6 +57,7 @@ mod arm;
 #[cfg(all(target_arch = "arm", target_os = "linux"))]
 mod armv7;
 pub mod conv;
+mod dense;
 pub mod dot;
 pub mod embed;
 pub mod float;
@@ -78,7 +79,7 @@ pub use view::{Dims, View, ViewMut, Window};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Isa {
-    /// Plain Rust: the definition.
+    /// What every CPU of the architecture has; all but sums of products in plain Rust: the definition.
     Scalar,
     /// Arm NEON: armv8.0 (Cortex-A53, A72) and armv7.
     Neon,

@@ -1,7 +1,7 @@
 //! Product of two tensors.
 
-use crate::requantize::{Clamp, MULTIPLIER_BITS, round_half_even_shift};
-use crate::view::{Activation, Dims, View, ViewMut, broadcast_of, for_each_pair};
+use crate::requantize::{Clamp, MULTIPLIER_BITS, RealClamp, round_half_even_shift};
+use crate::view::{Activation, Broadcast, Dims, View, ViewMut, broadcast_of, for_each_pair};
 use crate::{Isa, KernelError};
 
 /// Values of one multiplication.
@@ -30,11 +30,29 @@ pub fn mul(
     output: ViewMut<'_>,
 ) -> Result<(), KernelError> {
     let broadcast = broadcast_of("Mul", dims, [a.len(), b.len(), output.len()])?;
+    mul_in_vectors(isa, params, broadcast, a, b, output)
+}
+
+in_vectors_of_each_isa! {
+    fn mul_in_vectors(params: &MulParams, broadcast: Broadcast, a: View<'_>, b: View<'_>, output: ViewMut<'_>)
+        -> Result<(), KernelError> = mul_any
+}
+
+#[inline(always)]
+fn mul_any(
+    params: &MulParams,
+    broadcast: Broadcast,
+    a: View<'_>,
+    b: View<'_>,
+    output: ViewMut<'_>,
+) -> Result<(), KernelError> {
+    let factor = f64::from(params.multiplier) * (1.0 / (1u64 << MULTIPLIER_BITS) as f64);
+    let clamp = RealClamp::new(params.clamp);
     macro_rules! run {
         ($($a:ident $b:ident $o:ident),*) => {
-            match (isa, a, b, output) {
-                $((_, View::$a(a), View::$b(b), ViewMut::$o(out)) => {
-                    for_each_pair(a, b, broadcast, out, |a, b| mul_one(params, a, b));
+            match (a, b, output) {
+                $((View::$a(a), View::$b(b), ViewMut::$o(out)) => {
+                    for_each_pair(a, b, broadcast, out, |a, b| mul_one(params, factor, clamp, a, b));
                 })*
                 _ => return Err(KernelError::Types { op: "Mul" }),
             }
@@ -45,11 +63,21 @@ pub fn mul(
 }
 
 #[inline(always)]
-fn mul_one<A: Activation, B: Activation, O: Activation>(params: &MulParams, a: A, b: B) -> O {
-    let a = i64::from(a.to_i32().wrapping_sub(params.zero_points_in[0]));
-    let b = i64::from(b.to_i32().wrapping_sub(params.zero_points_in[1]));
-    let product = a.wrapping_mul(b).wrapping_mul(params.multiplier.into());
-    O::from_i32(params.clamp.apply(round_half_even_shift(product, MULTIPLIER_BITS)))
+fn mul_one<A: Activation, B: Activation, O: Activation>(
+    params: &MulParams,
+    factor: f64,
+    clamp: RealClamp,
+    a: A,
+    b: B,
+) -> O {
+    let [za, zb] = params.zero_points_in;
+    let [a, b] = [a.to_i32().wrapping_sub(za), b.to_i32().wrapping_sub(zb)];
+    // armv7 has no vectors of f64.
+    if cfg!(target_arch = "arm") {
+        let product = i64::from(a).wrapping_mul(b.into()).wrapping_mul(params.multiplier.into());
+        return O::from_i32(params.clamp.apply(round_half_even_shift(product, MULTIPLIER_BITS)));
+    }
+    O::from_i32(clamp.apply(f64::from(a) * f64::from(b) * factor))
 }
 
 #[cfg(test)]

@@ -62,11 +62,50 @@ impl Clamp {
     }
 }
 
-/// One pixel's accumulators to its outputs, `[C]` each.
+/// 3 * 2^51: an integer below 2^50 in magnitude, added to it, ends up in the lowest bits, rounded half to even.
+const MAGIC: f64 = 6_755_399_441_055_744.0;
+
+/// A [`Clamp`] of real numbers, which vector units of f64 round in fewer steps than i64.
+///
+/// Exact integers over a power of two give what i64 gives: below 2^53 they are exact as f64, and what an integer beyond
+/// was rounded to is clamped, whatever it is.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct RealClamp {
+    low: f64,
+    high: f64,
+    zero_point: i32,
+}
+
+impl RealClamp {
+    #[inline(always)]
+    pub(crate) fn new(clamp: Clamp) -> Self {
+        let [low, high] = [clamp.low, clamp.high].map(|end| f64::from(end) - f64::from(clamp.zero_point));
+        Self { low, high, zero_point: clamp.zero_point }
+    }
+
+    /// `clamp(zero_point + round_half_even(real), low, high)`.
+    #[inline(always)]
+    pub(crate) fn apply(self, real: f64) -> i32 {
+        let real = if real > self.high { self.high } else { real };
+        let real = if real < self.low { self.low } else { real };
+        ((real + MAGIC).to_bits() as i32).wrapping_add(self.zero_point)
+    }
+}
+
+/// One pixel's accumulators to its outputs, `[C]` each, as [`requantize`].
 #[inline(always)]
 pub(crate) fn requantize_row<O: Activation>(acc: &[i32], multipliers: &[i32], clamp: Clamp, output: &mut [O]) {
+    // armv7 has no vectors of f64.
+    if cfg!(target_arch = "arm") {
+        for ((out, acc), multiplier) in output.iter_mut().zip(acc).zip(multipliers) {
+            *out = O::from_i32(requantize(*acc, *multiplier, clamp));
+        }
+        return;
+    }
+    let real = RealClamp::new(clamp);
     for ((out, acc), multiplier) in output.iter_mut().zip(acc).zip(multipliers) {
-        *out = O::from_i32(requantize(*acc, *multiplier, clamp));
+        let factor = f64::from(*multiplier) * (1.0 / (1u64 << MULTIPLIER_BITS) as f64);
+        *out = O::from_i32(real.apply(f64::from(*acc) * factor));
     }
 }
 
@@ -76,6 +115,24 @@ mod tests {
     use proptest::prelude::*;
 
     const WIDE: Clamp = Clamp { zero_point: 0, low: i32::MIN, high: i32::MAX };
+
+    proptest! {
+        #[test]
+        fn rows_equal_single_values(
+            acc in prop::collection::vec(prop_oneof![any::<i32>(), -70_000i32..70_000], 1..70),
+            multiplier in prop_oneof![1i32..1 << 23, Just(1 << 21), Just((1 << 23) - 1)],
+            zero_point in any::<i16>(), ends in any::<[i16; 2]>(),
+        ) {
+            let [low, high] = [ends[0].min(ends[1]), ends[0].max(ends[1])].map(i32::from);
+            let clamp = Clamp { zero_point: zero_point.into(), low, high };
+            let multipliers = std::vec![multiplier; acc.len()];
+            let mut row = std::vec![0i16; acc.len()];
+            requantize_row(&acc, &multipliers, clamp, &mut row);
+            for (acc, out) in acc.iter().zip(row) {
+                prop_assert_eq!(i32::from(out), requantize(*acc, multiplier, clamp));
+            }
+        }
+    }
 
     /// By the book, in 128 bits: compare twice the remainder with the divisor.
     fn naive_round(x: i64, divisor: i64) -> i64 {

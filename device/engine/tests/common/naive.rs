@@ -136,7 +136,11 @@ pub fn evaluate(bundle: &Bundle, input: &[i8]) -> Vec<Values> {
                 let (bytes, wide) = (blob(table), out.data_type == DataType::I16);
                 let n = bytes.len() as i64 / if wide { 2 } else { 1 };
                 let at = (value(0).int()[i].clamp(-n / 2, n / 2 - 1) + n / 2) as usize;
-                if wide { i16::from_le_bytes([bytes[2 * at], bytes[2 * at + 1]]).into() } else { (bytes[at] as i8).into() }
+                if wide {
+                    i16::from_le_bytes([bytes[2 * at], bytes[2 * at + 1]]).into()
+                } else {
+                    (bytes[at] as i8).into()
+                }
             }),
             Op::Concat { axis } => moved(&|i| {
                 let mut place = at(out.shape, i);
