@@ -194,10 +194,14 @@ pub struct QuantizeArgs {
     /// How the range of each tensor is chosen from what calibration shows.
     #[arg(long, value_name = "METHOD", value_enum, default_value_t = RangesArg::LeastError)]
     pub ranges: RangesArg,
+    /// Largest loss, mean of 1 - cosine between int8 and float embeddings, e.g. 0.001: as few layers as that needs are held
+    /// in int16 or computed in float, which costs time; the bits stay the same on every CPU.
+    #[arg(long, value_name = "LOSS", value_parser = loss)]
+    pub max_loss: Option<f64>,
     /// Cross-layer equalization: worth a try where `noisiest` names a layer after a depthwise convolution.
     #[arg(long)]
     pub equalize: bool,
-    /// Calibration inputs that are also run as integers and compared with float.
+    /// Calibration inputs that are also run as integers and compared with float; at least 32 with --max-loss.
     #[arg(long, value_name = "N", default_value_t = 8)]
     pub verify: usize,
     /// Picks the calibration files where there are more than 200.
@@ -520,6 +524,14 @@ fn fraction(text: &str) -> Result<f64, String> {
         Ok(x) if (0.0..=1.0).contains(&x) => Ok(x),
         Ok(x) if x > 1.0 && x <= 100.0 => Err(format!("{text} is over 1; for {text} percent type {}", x / 100.0)),
         _ => Err("a fraction in 0..1 is needed, e.g. 0.9".into()),
+    }
+}
+
+/// A loss of cosine, over none and under all.
+fn loss(text: &str) -> Result<f64, String> {
+    match text.parse::<f64>() {
+        Ok(loss) if loss > 0.0 && loss < 1.0 => Ok(loss),
+        _ => Err("a loss is more than 0 and less than 1, e.g. 0.001".into()),
     }
 }
 

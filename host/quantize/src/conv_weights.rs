@@ -5,7 +5,7 @@
 //! then made coarser where a bias would leave 2^30 (a dead channel), or where the sum may leave the fast form's 2^22 and it
 //! costs little: half a bit of the weights, or what is no part of an output step (a nearly dead channel).
 
-use graft_bundle::graph::MULTIPLIER_ONE;
+use graft_bundle::graph::{DataType, MULTIPLIER_ONE};
 
 use crate::float_graph::Conv;
 use crate::scales::Quant;
@@ -46,26 +46,38 @@ pub(crate) struct IntegerConv {
     pub n_wide: usize,
 }
 
+/// The biases with what the input's constant errors per channel (empty for none) add up to.
+pub(crate) fn offset_biases(conv: &Conv, in_c: usize, offsets: &[f64]) -> Vec<f64> {
+    let per_channel = (conv.weights.len() / conv.bias.len().max(1)).max(1);
+    let channels = conv.weights.chunks_exact(per_channel).zip(&conv.bias).enumerate();
+    let offset = |o: usize, weights: &[f32]| -> f64 {
+        weights.iter().enumerate().map(|(i, w)| f64::from(*w) * of_input(conv, in_c, o, i, offsets)).sum()
+    };
+    channels.map(|(o, (weights, bias))| f64::from(*bias) + offset(o, weights)).collect()
+}
+
+/// What `list` has of the input channel that weight `i` of output channel `o` is for; 0 beyond its end.
+fn of_input(conv: &Conv, in_c: usize, o: usize, i: usize, list: &[f64]) -> f64 {
+    let in_per_group = (in_c / conv.groups).max(1);
+    let group = o / (conv.bias.len() / conv.groups).max(1);
+    list.get(group * in_per_group + i % in_per_group).copied().unwrap_or(0.0)
+}
+
 /// Quantizes a convolution between two scales.
 pub(crate) fn quantize_conv(conv: &Conv, input: &ConvInput<'_>, out: &Quant) -> Result<IntegerConv, String> {
     let out_c = conv.bias.len();
     let mut result = IntegerConv { weights: vec![], bias: vec![], multipliers: vec![], n_coarser: 0, n_wide: 0 };
     let per_channel = conv.weights.len() / out_c.max(1);
     result.weights.reserve(conv.weights.len());
-    let in_per_group = (input.in_c / conv.groups).max(1);
+    let biases = offset_biases(conv, input.in_c, input.offsets);
     // Largest |x - zero_point| of the input.
-    let [low, high] = input.quant.limits();
+    let [low, high] = input.quant.limits;
     let reach = f64::from((high - input.quant.zero_point).max(input.quant.zero_point - low));
     let unit = out.scale / (MULTIPLIER_ONE * input.quant.scale);
-    for (o, (weights, bias)) in conv.weights.chunks_exact(per_channel.max(1)).zip(&conv.bias).enumerate() {
-        if weights.iter().chain([bias]).any(|w| !w.is_finite()) {
+    for (o, (weights, bias)) in conv.weights.chunks_exact(per_channel.max(1)).zip(biases).enumerate() {
+        if !bias.is_finite() || weights.iter().any(|w| !w.is_finite()) {
             return Err(format!("channel {o} has weights that are not finite"));
         }
-        let group = o / (out_c / conv.groups).max(1);
-        let of_channel =
-            |list: &[f64], i: usize| list.get(group * in_per_group + i % in_per_group).copied().unwrap_or(0.0);
-        let offset: f64 = weights.iter().enumerate().map(|(i, w)| f64::from(*w) * of_channel(input.offsets, i)).sum();
-        let bias = f64::from(*bias) + offset;
         let largest = weights.iter().fold(0f64, |m, w| m.max(f64::from(w.abs())));
         let for_bias = bias.abs() / (input.quant.scale * BIAS_MAX);
         let multiplier = |scale: f64| (scale / unit * (1.0 - 1e-12)).ceil().clamp(1.0, MULTIPLIER_MAX);
@@ -76,7 +88,8 @@ pub(crate) fn quantize_conv(conv: &Conv, input: &ConvInput<'_>, out: &Quant) -> 
             sum * reach + (bias / (input.quant.scale * scale)).abs()
         };
         let seen = bound(m);
-        if seen >= FAST_SUM_MAX {
+        // Sixteen bits have no fast form.
+        if seen >= FAST_SUM_MAX && [input.quant.data_type, out.data_type] == [DataType::I8; 2] {
             let coarser = multiplier(m * unit * seen / FAST_SUM_MAX * 1.02);
             let error = |m: f64| {
                 let scale = m * unit;
@@ -100,7 +113,7 @@ pub(crate) fn quantize_conv(conv: &Conv, input: &ConvInput<'_>, out: &Quant) -> 
             .iter()
             .zip(weights)
             .enumerate()
-            .map(|(i, (q, w))| (q * scale - f64::from(*w)) * of_channel(input.means, i))
+            .map(|(i, (q, w))| (q * scale - f64::from(*w)) * of_input(conv, input.in_c, o, i, input.means))
             .sum();
         let bias = ((bias - shift) / (input.quant.scale * scale)).round_ties_even();
         let sum = rounded.iter().map(|q| q.abs()).sum::<f64>() * f64::from(high - low) + bias.abs();
@@ -116,13 +129,11 @@ pub(crate) fn quantize_conv(conv: &Conv, input: &ConvInput<'_>, out: &Quant) -> 
 
 #[cfg(test)]
 mod tests {
-    use graft_bundle::graph::DataType;
-
     use super::*;
     use crate::float_graph::point_window;
 
     fn quant(scale: f64) -> Quant {
-        Quant { scale, zero_point: 0, data_type: DataType::I8 }
+        Quant::i8(scale, 0)
     }
 
     fn quantized(weights: Vec<f32>, bias: Vec<f32>) -> Result<IntegerConv, String> {

@@ -210,6 +210,18 @@ pub enum QuantizeError {
     /// The embedding is zero on every calibration input.
     #[error("the embedding is zero on every calibration input; choose another cut or check the preprocessing")]
     NoSignal,
+    /// A budget that nothing keeps.
+    #[error(
+        "the loss on {n_inputs} inputs stays at {least:.2e} with all that graft can hold finer than int8; {budget:.2e} is asked for"
+    )]
+    Loss {
+        /// As asked.
+        budget: f64,
+        /// Least that was reached.
+        least: f64,
+        /// Inputs that it was measured on.
+        n_inputs: usize,
+    },
     /// A number that the integer form cannot hold.
     #[error("layer `{layer}` cannot be quantized: {reason}")]
     Layer {

@@ -142,12 +142,31 @@ impl FloatOp {
     }
 }
 
+impl Conv {
+    /// Most that the int8 weights of one output channel sum up to, each in steps of 1/127 of the largest.
+    pub fn weights_reach(&self) -> f64 {
+        let per_channel = (self.weights.len() / self.bias.len().max(1)).max(1);
+        let reach = |weights: &[f32]| {
+            let largest = weights.iter().fold(0f32, |m, w| m.max(w.abs()));
+            let sum: f64 = weights.iter().map(|w| f64::from(w.abs())).sum();
+            // Half a step each is what rounding can add.
+            sum / f64::from(largest).max(f64::MIN_POSITIVE) * 127.0 + per_channel as f64 / 2.0
+        };
+        self.weights.chunks(per_channel).map(reach).fold(0.0, f64::max)
+    }
+}
+
 /// A 1x1 window of stride 1.
 pub fn point_window() -> Window {
     Window { kernel: [1, 1], stride: [1, 1], dilation: [1, 1], pad_before: [0, 0], pad_after: [0, 0] }
 }
 
 impl FloatGraph {
+    /// Height times width of a value.
+    pub fn n_pixels(&self, value: ValueId) -> usize {
+        self.values.get(value).map_or(0, |v| v.shape[0] * v.shape[1])
+    }
+
     /// Multiply-accumulates of a node.
     pub fn macs(&self, node: &FloatNode) -> u64 {
         let shape = |value: ValueId| self.values.get(value).map_or([0; 3], |v| v.shape).map(|d| d as u64);

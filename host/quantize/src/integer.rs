@@ -1,13 +1,13 @@
 //! From float graph and scales to the integer graph of a bundle.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 
 use graft_bundle::BundleWriter;
 use graft_bundle::graph::{DataType, Graph, MULTIPLIER_ONE, Op, Requantize, Step, Tensor, TensorId, Window};
 
-use crate::conv_weights::{ConvInput, quantize_conv};
+use crate::conv_weights::{ConvInput, offset_biases, quantize_conv};
 use crate::error::QuantizeError;
-use crate::float_graph::{FloatGraph, FloatNode, FloatOp, Select, ValueId};
+use crate::float_graph::{Conv, FloatGraph, FloatNode, FloatOp, Select, ValueId};
 use crate::scales::Quant;
 
 /// What one step came out as.
@@ -15,8 +15,8 @@ use crate::scales::Quant;
 pub struct StepNote {
     /// Index into the graph's steps.
     pub step: usize,
-    /// Value that the step writes.
-    pub value: ValueId,
+    /// Value that the step writes; None for what lies within a node.
+    pub value: Option<ValueId>,
     /// Multiply-accumulates.
     pub macs: u64,
     /// Output channels whose weights got a coarser scale, so that the sum stays in the fast form.
@@ -45,6 +45,8 @@ pub(crate) struct Context<'a> {
     pub means: &'a HashMap<ValueId, Vec<f64>>,
     /// Constant error per channel of the network's input.
     pub input_offsets: &'a [f64],
+    /// Convolutions, as outputs of their nodes, that are computed in float.
+    pub float: &'a BTreeSet<ValueId>,
 }
 
 /// Builds the integer graph.
@@ -78,8 +80,7 @@ struct Builder<'a> {
 
 impl Builder<'_> {
     fn quant(&self, value: ValueId) -> Quant {
-        let missing = Quant { scale: 1.0, zero_point: 0, data_type: DataType::I8 };
-        self.context.quants.get(value).copied().unwrap_or(missing)
+        self.context.quants.get(value).copied().unwrap_or(Quant::i8(1.0, 0))
     }
 
     fn shape(&self, value: ValueId) -> [u32; 3] {
@@ -99,15 +100,25 @@ impl Builder<'_> {
         id
     }
 
+    /// Adds a float tensor within a node.
+    fn float_tensor(&mut self, value: ValueId) -> TensorId {
+        let id = TensorId(self.built.graph.tensors.len() as u32);
+        let (shape, data_type) = (self.shape(value), DataType::F32);
+        self.built.graph.tensors.push(Tensor { shape, data_type, scale: 1.0, zero_point: 0 });
+        id
+    }
+
     fn push(&mut self, node: &FloatNode, op: Op, output: TensorId) {
         let inputs = node.inputs.iter().filter_map(|i| self.built.tensors.get(i)).copied().collect();
-        self.built.notes.push(StepNote {
-            step: self.built.graph.steps.len(),
-            value: node.output,
-            macs: self.context.graph.macs(node),
-            n_coarser: 0,
-            n_wide: 0,
-        });
+        self.push_step(node, op, inputs, output);
+        if let Some(note) = self.built.notes.last_mut() {
+            (note.value, note.macs) = (Some(node.output), self.context.graph.macs(node));
+        }
+    }
+
+    fn push_step(&mut self, node: &FloatNode, op: Op, inputs: Vec<TensorId>, output: TensorId) {
+        let step = self.built.graph.steps.len();
+        self.built.notes.push(StepNote { step, value: None, macs: 0, n_coarser: 0, n_wide: 0 });
         // Names from outside are cut: a report shows them, nothing else reads them.
         let name = node.name.chars().take(96).collect();
         self.built.graph.steps.push(Step { name, op, inputs, output });
@@ -120,6 +131,9 @@ impl Builder<'_> {
         let (a, b, out) = (self.quant(first), self.quant(second), self.quant(node.output));
         let [low, high] = clamp(&out, node.clamp);
         match &node.op {
+            FloatOp::Conv(conv) if self.context.float.contains(&node.output) => {
+                self.float_conv(node, conv, first, [low, high])?;
+            }
             FloatOp::Conv(conv) => self.conv(node, conv, first, [low, high])?,
             FloatOp::Select(select) => self.select(node, select, first),
             FloatOp::Add { signs } => {
@@ -149,13 +163,16 @@ impl Builder<'_> {
                 self.push(node, Op::MaxPool { window: *window }, output);
             }
             FloatOp::Unary(unary) => {
-                let entries: Vec<i8> = (-128..128)
-                    .map(|q| {
-                        let y = unary.at(a.scale * f64::from(q - a.zero_point));
-                        out.quantize(if y.is_nan() { f64::NEG_INFINITY } else { y }).clamp(low, high) as i8
-                    })
-                    .collect();
-                let table = self.built.writer.push_i8(&entries);
+                // Of I16, an entry for each step that it is limited to.
+                let [least, most] = if a.data_type == DataType::I8 { [-128, 127] } else { a.limits };
+                let entries = (least.min(-most - 1)..=most).map(|q| {
+                    let y = unary.at(a.scale * f64::from(q - a.zero_point));
+                    out.quantize(if y.is_nan() { f64::NEG_INFINITY } else { y }).clamp(low, high)
+                });
+                let table = match out.data_type {
+                    DataType::I8 => self.built.writer.push_i8(&entries.map(|q| q as i8).collect::<Vec<_>>()),
+                    _ => self.built.writer.push_i16(&entries.map(|q| q as i16).collect::<Vec<_>>()),
+                };
                 let output = self.tensor(node.output, None);
                 self.push(node, Op::Table { table }, output);
             }
@@ -185,7 +202,7 @@ impl Builder<'_> {
     fn conv(
         &mut self,
         node: &FloatNode,
-        conv: &crate::float_graph::Conv,
+        conv: &Conv,
         input: ValueId,
         [low, high]: [i32; 2],
     ) -> Result<(), QuantizeError> {
@@ -193,8 +210,7 @@ impl Builder<'_> {
         let in_c = self.shape(input)[2] as usize;
         let empty = vec![];
         let means = self.context.means.get(&input).unwrap_or(&empty);
-        let offsets = if input == self.context.graph.input { self.context.input_offsets } else { &[] };
-        let described = ConvInput { quant: a, in_c, means, offsets };
+        let described = ConvInput { quant: a, in_c, means, offsets: self.offsets(input) };
         let failed = |reason: String| QuantizeError::Layer { layer: node.name.clone(), reason };
         let quantized = quantize_conv(conv, &described, &out).map_err(failed)?;
         let weights = self.built.writer.push_i8(&quantized.weights);
@@ -206,6 +222,45 @@ impl Builder<'_> {
         self.push(node, op, output);
         if let Some(note) = self.built.notes.last_mut() {
             (note.n_coarser, note.n_wide) = (quantized.n_coarser, quantized.n_wide);
+        }
+        Ok(())
+    }
+
+    /// Constant error per channel of a convolution's input.
+    fn offsets(&self, input: ValueId) -> &[f64] {
+        if input == self.context.graph.input { self.context.input_offsets } else { &[] }
+    }
+
+    /// The convolution as it is, between a step into float and one out of it, which carries the clamp.
+    fn float_conv(
+        &mut self,
+        node: &FloatNode,
+        conv: &Conv,
+        input: ValueId,
+        [low, high]: [i32; 2],
+    ) -> Result<(), QuantizeError> {
+        let (a, out) = (self.quant(input), self.quant(node.output));
+        let in_c = self.shape(input)[2] as usize;
+        let bias: Vec<f32> = offset_biases(conv, in_c, self.offsets(input)).into_iter().map(|b| b as f32).collect();
+        if let Some(weight) = conv.weights.iter().chain(&bias).find(|w| !w.is_finite()) {
+            let reason = format!("it has a weight of {weight}");
+            return Err(QuantizeError::Layer { layer: node.name.clone(), reason });
+        }
+        let from = self.built.tensors.get(&input).copied().into_iter().collect();
+        let [x, y] = [input, node.output].map(|value| self.float_tensor(value));
+        self.push_step(node, Op::Dequantize { scale: a.scale as f32 }, from, x);
+        let weights = self.built.writer.push_f32(&conv.weights);
+        let bias = self.built.writer.push_f32(&bias);
+        let op = Op::FloatConv { window: conv.window, groups: conv.groups as u32, weights, bias };
+        self.push_step(node, op, vec![x], y);
+        if let Some(note) = self.built.notes.last_mut() {
+            note.macs = self.context.graph.macs(node);
+        }
+        let output = self.tensor(node.output, None);
+        let inv_scale = (1.0 / out.scale) as f32;
+        self.push_step(node, Op::Quantize { inv_scale, low, high }, vec![y], output);
+        if let Some(note) = self.built.notes.last_mut() {
+            note.value = Some(node.output);
         }
         Ok(())
     }
@@ -271,7 +326,7 @@ impl Builder<'_> {
 
 /// Integer limits of a value with a fused clamp.
 fn clamp(out: &Quant, clamp: Option<(f64, f64)>) -> [i32; 2] {
-    let [low, high] = out.limits();
+    let [low, high] = out.limits;
     match clamp {
         None => [low, high],
         Some((l, h)) => [

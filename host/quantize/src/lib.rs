@@ -10,6 +10,7 @@
 //! inputs, input_spec                            preprocessing, calibration files
 //! float_run, calibrate, ranges                  tract runs the float network, statistics
 //! scales, conv_weights, integer                 -> graph of a bundle
+//! prepared, fallback, search                    layers held finer than int8 to keep a budget
 //! verify, report                                integers against float
 //! ```
 //!
@@ -24,6 +25,7 @@ mod conv_weights;
 mod cuts;
 mod equalize;
 pub mod error;
+mod fallback;
 pub mod float_graph;
 mod float_run;
 pub mod input_spec;
@@ -36,12 +38,14 @@ mod lower_layers;
 mod lower_nodes;
 mod model;
 mod onnx_file;
+mod prepared;
 mod qdq;
 mod qoperator;
 mod quantize;
 mod ranges;
 mod report;
 mod scales;
+mod search;
 pub mod unary;
 pub mod verify;
 pub mod view;
@@ -55,7 +59,7 @@ pub use lower::{ClassifiedNode, NodeClass};
 pub use model::{ImportOptions, Model, ModelInput};
 pub use onnx_file::MODEL_BYTES_MAX;
 pub use quantize::{CALIBRATION_FEW, CALIBRATION_MAX, Progress, QuantizeOptions, Quantized, quantize};
-pub use report::{Expectation, LayerReport, Report, Timings};
+pub use report::{Expectation, FallbackReport, LayerReport, Report, Timings};
 pub use scales::RangeMethod;
 
 #[cfg(test)]

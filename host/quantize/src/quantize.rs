@@ -1,36 +1,33 @@
 //! The whole way: model and calibration folder in, bundle and report out.
 
-use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use graft_bundle::file::{Case, CaseInput, Draft};
+use graft_bundle::Graph;
+use graft_bundle::file::{Case, CaseInput};
+use graft_bundle::graph::{DataType, Step};
 use graft_bundle::manifest::seeded_bytes;
-use graft_bundle::{Bundle, UncheckedBundle};
-use graft_engine::{Engine, Tracer};
+use graft_engine::Tracer;
 use graft_input::{Limits, decode_npy};
 
-use crate::calibrate::{Calibration, Probe};
-use crate::equalize::equalize;
+use crate::calibrate::Probe;
 use crate::error::{QuantizeError, SpecError};
-use crate::float_graph::{FloatGraph, FloatOp, ValueId};
-use crate::input_spec::{
-    InputOptions, PictureInput, QuantizedInput, picture_input, picture_size, quantized_input, read_config,
-};
-use crate::inputs::{Content, LoadError, Sample, load, load_folder};
-use crate::integer::{Context, Integer, build};
+use crate::fallback::Fallbacks;
+use crate::float_graph::ValueId;
+use crate::input_spec::{InputOptions, PictureInput, picture_input, picture_size, read_config};
+use crate::inputs::{LoadError, Sample, load, load_folder};
 use crate::model::{ImportOptions, Model};
+use crate::prepared::{Made, Prepared, finish, load_bundle};
 use crate::report::{Expectation, LayerReport, Report, Timings};
-use crate::scales::{RangeMethod, choose, separate_joined};
+use crate::scales::RangeMethod;
 use crate::verify::{Pair, Verified, cosine, verify};
 
 /// Calibration inputs beyond this bring nothing (ranges have settled) but time.
 pub const CALIBRATION_MAX: usize = 200;
 /// Fewer than this are warned about.
 pub const CALIBRATION_FEW: usize = 20;
-/// The largest component of a normalised embedding may grow by this factor over what calibration showed before it is
-/// clipped at 127.
-const EMBEDDING_HEADROOM: f64 = 1.1;
+/// A loss is measured on so many inputs at least.
+const SEARCHED_MIN: usize = 32;
 /// Seeds of the self-test inputs that are generated on the board.
 const SELF_TEST_SEEDS: [u32; 2] = [1, 2];
 
@@ -53,6 +50,8 @@ pub struct QuantizeOptions {
     pub input: InputOptions,
     /// How ranges are chosen.
     pub ranges: RangeMethod,
+    /// Largest mean of 1 - cosine between int8 and float embeddings: layers are held finer until it is kept.
+    pub max_loss: Option<f64>,
     /// Cross-layer equalization. Off by default: with weights per channel there is little to gain, and a channel that
     /// fills its 8 bits clips what calibration has not shown. Mean cosine on all photos, off and on: MobileNetV2 flowers
     /// 0.9975, 0.9967, hand signs 0.9969, 0.9971; MobileNetV1-0.25 0.9983, 0.9982 and 0.9964, 0.9962; SqueezeNet 1.1
@@ -84,6 +83,7 @@ impl QuantizeOptions {
             seed: 0,
             input: InputOptions::default(),
             ranges: RangeMethod::LeastError,
+            max_loss: None,
             equalize: false,
             expect: None,
             name: None,
@@ -92,6 +92,11 @@ impl QuantizeOptions {
             board_class: String::new(),
             epoch: 0,
         }
+    }
+
+    /// Inputs that integers and float are compared on: a loss is to be kept on more than a few.
+    fn n_verified(&self) -> usize {
+        if self.max_loss.is_some() { self.n_verify.max(SEARCHED_MIN) } else { self.n_verify }
     }
 }
 
@@ -111,6 +116,11 @@ pub enum Progress {
         n: usize,
         /// Of so many.
         of: usize,
+    },
+    /// Sets of fallbacks measured so far.
+    Searched {
+        /// How many.
+        n: usize,
     },
     /// The integer graph is written.
     Quantized,
@@ -140,7 +150,7 @@ pub fn quantize(
     let mut clock = Clock(Instant::now());
     let model = Model::open(path, &options.import)?;
     let cut = model.choose_cut(options.cut.as_deref())?;
-    let (graph, embedding_len, pooled) = model.cut(&cut)?;
+    let (graph, _, pooled) = model.cut(&cut)?;
     let picture = settle_input(path, &model, &options.input)?;
     timings.import_ms = clock.lap();
     progress(Progress::Imported);
@@ -149,10 +159,17 @@ pub fn quantize(
     timings.decode_ms = clock.lap();
     progress(Progress::Decoded { n: loaded.samples.len() });
 
-    let prepared = calibrate(&model, graph, picture.as_ref(), &loaded.samples, options.equalize, progress)?;
-    timings.calibrate_ms = clock.lap();
     let name = options.name.clone().unwrap_or_else(|| bundle_name(path));
-    let mut made = prepared.quantize(&model, options, &name, embedding_len)?;
+    let prepared = Prepared::new(&model, graph, picture.as_ref(), &loaded.samples, options, name, progress)?;
+    timings.calibrate_ms = clock.lap();
+    let verified_samples: Vec<Sample> = loaded.samples.iter().take(options.n_verified()).cloned().collect();
+    let found = match options.max_loss {
+        Some(budget) => Some(prepared.search(budget, &verified_samples, progress)?),
+        None => None,
+    };
+    timings.search_ms = clock.lap();
+    let fallbacks: Fallbacks = found.iter().flat_map(|found| &found.kept).map(|kept| kept.fallback).collect();
+    let mut made = prepared.build(&fallbacks)?;
     let case_input = loaded
         .samples
         .first()
@@ -163,7 +180,6 @@ pub fn quantize(
     timings.quantize_ms = clock.lap();
     progress(Progress::Quantized);
 
-    let verified_samples: Vec<Sample> = loaded.samples.iter().take(options.n_verify).cloned().collect();
     let verified = made.verify(&model, &prepared, picture.as_ref(), &verified_samples)?;
     let expect = options
         .expect
@@ -174,6 +190,13 @@ pub fn quantize(
     progress(Progress::Verified);
 
     let mut report = made.report(&prepared, &verified, &verified_samples);
+    report.max_loss = options.max_loss;
+    if let Some(found) = found {
+        report.loss_int8 = Some(found.loss_int8);
+        report.fallbacks = found.kept.iter().map(|kept| prepared.explain(kept)).collect();
+        report.slowdown =
+            if fallbacks == Fallbacks::default() { None } else { prepared.slowdown(&mut made, &verified_samples) };
+    }
     report.cut = cut;
     report.pooled = pooled;
     report.input = picture.map(|p| p.echo);
@@ -202,134 +225,6 @@ pub(crate) fn settle_input(
     Ok(picture_input(&model.input, &options.clone().or(config.unwrap_or_default()))?)
 }
 
-/// A float graph with all that was measured on it.
-struct Prepared {
-    graph: FloatGraph,
-    calibration: Calibration,
-    input: QuantizedInput,
-    n_equalized: usize,
-}
-
-fn calibrate(
-    model: &Model,
-    mut graph: FloatGraph,
-    picture: Option<&PictureInput>,
-    samples: &[Sample],
-    equalized: bool,
-    progress: &mut dyn FnMut(Progress),
-) -> Result<Prepared, QuantizeError> {
-    separate_joined(&mut graph);
-    let of = samples.len();
-    let probe = Probe::new(model, &graph, &probed_values(&graph), false)?;
-    let floats = |sample: &Sample| sample.floats(&model.input, picture);
-    let mut calibration = probe.statistics(samples, floats, |n| progress(Progress::Calibrated { n, of }))?;
-    let mut range = [0f64; 2];
-    if picture.is_none() {
-        for sample in samples {
-            if let Content::Floats(values) = &sample.content {
-                range = values.iter().fold(range, |[l, h], v| [l.min((*v).into()), h.max((*v).into())]);
-            }
-        }
-    }
-    let input = quantized_input(&model.input, picture, range);
-    let n_equalized = if equalized { equalize(&mut graph, &mut calibration, &model.fixed) } else { 0 };
-    Ok(Prepared { graph, calibration, input, n_equalized })
-}
-
-/// Values whose ranges or channel means are needed.
-fn probed_values(graph: &FloatGraph) -> Vec<ValueId> {
-    let mut wanted: HashSet<ValueId> = HashSet::new();
-    for node in &graph.nodes {
-        if !node.op.keeps_scale() {
-            wanted.insert(node.output);
-        }
-        if matches!(node.op, FloatOp::Conv(_)) {
-            wanted.extend(&node.inputs);
-        }
-    }
-    let mut wanted: Vec<ValueId> = wanted.into_iter().collect();
-    wanted.sort_unstable();
-    wanted
-}
-
-/// A bundle in the making.
-struct Made {
-    integer: Integer,
-    draft: Draft,
-    bytes: Vec<u8>,
-    bundle: Bundle,
-    engine: Engine,
-    n_stated: usize,
-    clip_rate: f64,
-}
-
-impl Prepared {
-    fn quantize(
-        &self,
-        model: &Model,
-        options: &QuantizeOptions,
-        name: &str,
-        embedding_len: usize,
-    ) -> Result<Made, QuantizeError> {
-        let quants = choose(&self.graph, &self.calibration, &self.input, &model.fixed, options.ranges);
-        let means: HashMap<ValueId, Vec<f64>> =
-            self.calibration.statistics.iter().map(|(v, s)| (*v, s.means())).collect();
-        let offsets = &self.input.offsets;
-        let context = Context { graph: &self.graph, quants: &quants, means: &means, input_offsets: offsets };
-        let integer = build(&context)?;
-        let (inv_scale, clip_rate) = embedding_scale(&self.calibration.outputs)?;
-        let draft = Draft {
-            name: name.into(),
-            input: self.input.spec.clone(),
-            embedding_len: embedding_len as u32,
-            inv_scale,
-            exact: true,
-            origin: options.origin.clone(),
-            licence: options.licence.clone(),
-            board_class: options.board_class.clone(),
-            epoch: options.epoch,
-        };
-        let sources = self.graph.values.iter().filter_map(|v| v.source.as_ref());
-        let n_stated = sources.filter(|s| model.fixed.contains_key(&s.tensor)).count();
-        let bytes = finish(&integer, &draft, &[])?;
-        let (bundle, engine) = load_bundle(&bytes)?;
-        Ok(Made { integer, draft, bytes, bundle, engine, n_stated, clip_rate })
-    }
-}
-
-/// Steps per unit of the embedding, and the share of components it clips.
-fn embedding_scale(outputs: &[Vec<f32>]) -> Result<(f64, f64), QuantizeError> {
-    let normalised: Vec<f64> = outputs
-        .iter()
-        .flat_map(|output| {
-            let norm = output.iter().map(|v| f64::from(*v) * f64::from(*v)).sum::<f64>().sqrt();
-            output.iter().filter(move |_| norm > 0.0).map(move |v| (f64::from(*v) / norm).abs())
-        })
-        .collect();
-    let largest = normalised.iter().fold(0f64, |m, v| m.max(*v));
-    if largest == 0.0 {
-        return Err(QuantizeError::NoSignal);
-    }
-    // No component of a unit vector exceeds 1.
-    let inv_scale = 127.0 / (largest * EMBEDDING_HEADROOM).min(1.0);
-    let n_clipped = normalised.iter().filter(|v| **v * inv_scale > 127.5).count();
-    Ok((inv_scale, n_clipped as f64 / normalised.len() as f64))
-}
-
-fn finish(integer: &Integer, draft: &Draft, cases: &[Case]) -> Result<Vec<u8>, QuantizeError> {
-    let written = integer.writer.clone().finish(draft, &integer.graph, cases);
-    written.map_err(|e| QuantizeError::Bundle { message: e.to_string() })
-}
-
-fn load_bundle(bytes: &[u8]) -> Result<(Bundle, Engine), QuantizeError> {
-    let failed = |e: &dyn std::fmt::Display| QuantizeError::Bundle { message: e.to_string() };
-    let unchecked = UncheckedBundle::read(bytes.to_vec()).map_err(|e| failed(&e))?;
-    let bundle = unchecked.check().map_err(|e| failed(&e))?;
-    let isa = graft_engine::detect_isa().map_err(|e| failed(&e))?;
-    let engine = Engine::load_with(&bundle, isa, 1).map_err(|e| failed(&e))?;
-    Ok((bundle, engine))
-}
-
 impl Made {
     /// One calibration input as it is, and two generated ones that reach the extremes. An input without a direction
     /// makes no case.
@@ -353,7 +248,7 @@ impl Made {
     fn verify(
         &mut self,
         model: &Model,
-        prepared: &Prepared,
+        prepared: &Prepared<'_>,
         picture: Option<&PictureInput>,
         samples: &[Sample],
     ) -> Result<Verified, QuantizeError> {
@@ -378,7 +273,7 @@ impl Made {
     fn expect(
         &mut self,
         model: &Model,
-        prepared: &Prepared,
+        prepared: &Prepared<'_>,
         picture: Option<&PictureInput>,
         input: &Path,
         expected: &Path,
@@ -409,7 +304,7 @@ impl Made {
         })
     }
 
-    fn report(&self, prepared: &Prepared, verified: &Verified, samples: &[Sample]) -> Report {
+    fn report(&self, prepared: &Prepared<'_>, verified: &Verified, samples: &[Sample]) -> Report {
         let notes = &self.integer.notes;
         let layers: Vec<LayerReport> = notes
             .iter()
@@ -419,7 +314,8 @@ impl Made {
                     name: step.name.clone(),
                     op: step.op.name(),
                     macs: note.macs,
-                    snr_db: verified.snr_db.get(&note.value).copied(),
+                    precision: precision(&self.integer.graph, step),
+                    snr_db: note.value.and_then(|value| verified.snr_db.get(&value)).copied(),
                     n_coarser: note.n_coarser,
                     n_wide: note.n_wide,
                 })
@@ -437,14 +333,25 @@ impl Made {
             cosine_min: worst.map(|(_, c)| *c),
             worst_file: worst.and_then(|(i, _)| samples.get(i)).map(|s| s.path.clone()),
             inv_scale: self.draft.inv_scale,
-            clip_rate: self.clip_rate,
-            n_stated_scales: self.n_stated,
+            clip_rate: prepared.clip_rate,
+            n_stated_scales: prepared.n_stated(),
             n_equalized: prepared.n_equalized,
             n_coarser_channels: notes.iter().map(|n| n.n_coarser).sum(),
             n_wide_channels: notes.iter().map(|n| n.n_wide).sum(),
             layers,
             ..Report::default()
         }
+    }
+}
+
+/// What a step's numbers are, as reports name it.
+fn precision(graph: &Graph, step: &Step) -> &'static str {
+    let tensors = step.inputs.iter().chain([&step.output]).filter_map(|id| graph.tensors.get(id.0 as usize));
+    let types: Vec<DataType> = tensors.map(|tensor| tensor.data_type).collect();
+    match () {
+        () if types.contains(&DataType::F32) => "float",
+        () if types.contains(&DataType::I16) => "int16",
+        () => "int8",
     }
 }
 

@@ -33,6 +33,14 @@ pub struct Report {
     pub n_verified: usize,
     /// Mean cosine between the board's int8 embedding and the float one; None if nothing was verified.
     pub cosine_mean: Option<f64>,
+    /// Largest mean of 1 - cosine that was asked for.
+    pub max_loss: Option<f64>,
+    /// The same mean with everything in int8, where a largest one was asked for.
+    pub loss_int8: Option<f64>,
+    /// What is held finer than int8 to keep it; all of them are needed.
+    pub fallbacks: Vec<FallbackReport>,
+    /// Time of an inference over that of one all in int8, on the computer that quantized; None without fallbacks.
+    pub slowdown: Option<f64>,
     /// The worst.
     pub cosine_min: Option<f64>,
     /// Its input.
@@ -59,6 +67,19 @@ pub struct Report {
     pub expect: Option<Expectation>,
 }
 
+/// Something held finer than int8.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct FallbackReport {
+    /// ONNX nodes whose results have sixteen bits, or that are computed in float.
+    pub layers: Vec<String>,
+    /// `int16` or `float`.
+    pub precision: &'static str,
+    /// Multiply-accumulates of these layers.
+    pub macs: u64,
+    /// The loss if this alone were left out; None if the others cannot do without it.
+    pub loss_without: Option<f64>,
+}
+
 /// One step.
 #[derive(Clone, Debug, Default, Serialize)]
 pub struct LayerReport {
@@ -68,6 +89,8 @@ pub struct LayerReport {
     pub op: &'static str,
     /// Multiply-accumulates.
     pub macs: u64,
+    /// `int8`, `int16` or `float`: the widest that it reads or writes.
+    pub precision: &'static str,
     /// Signal to noise of its output against float, decibels over the verified inputs; None if it was not measured.
     pub snr_db: Option<f64>,
     /// Channels with coarser weights.
@@ -85,6 +108,8 @@ pub struct Timings {
     pub decode_ms: f64,
     /// Float runs and statistics.
     pub calibrate_ms: f64,
+    /// Searching for fallbacks.
+    pub search_ms: f64,
     /// Choosing scales, building and writing.
     pub quantize_ms: f64,
     /// Integer and float runs on the verified inputs.

@@ -3,7 +3,7 @@
 //! Values that ops only move (pools, joins, reorderings) share one scale with where they come from. A few ops bound the
 //! scale of their result from below, because their multiplier must stay under 2^23.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 
 use graft_bundle::graph::DataType;
 
@@ -20,22 +20,27 @@ pub struct Quant {
     pub scale: f64,
     /// Integer of real zero.
     pub zero_point: i32,
-    /// I8, or I16 for the backbone's output.
+    /// I8, or I16 for the backbone's output and where a fallback says so.
     pub data_type: DataType,
+    /// Smallest and largest integer; of I16 often fewer than the type has.
+    pub limits: [i32; 2],
 }
 
 impl Quant {
-    /// Smallest and largest integer.
-    pub fn limits(&self) -> [i32; 2] {
-        match self.data_type {
-            DataType::I8 => [-128, 127],
-            _ => [-32_768, 32_767],
-        }
+    /// All of I8.
+    pub fn i8(scale: f64, zero_point: i32) -> Quant {
+        Quant { scale, zero_point, data_type: DataType::I8, limits: [-128, 127] }
+    }
+
+    /// I16 of `magnitude` or less, as `limit` steps or less.
+    pub fn i16(magnitude: f64, limit: i32) -> Quant {
+        let scale = magnitude / f64::from(limit);
+        Quant { scale, zero_point: 0, data_type: DataType::I16, limits: [-limit, limit] }
     }
 
     /// The integer of a real value.
     pub fn quantize(&self, real: f64) -> i32 {
-        let [low, high] = self.limits();
+        let [low, high] = self.limits;
         let q = (real / self.scale).round_ties_even() + f64::from(self.zero_point);
         // NaN (a function outside its domain) becomes the smallest.
         q.clamp(f64::from(low), f64::from(high)) as i32
@@ -76,16 +81,18 @@ pub(crate) fn separate_joined(graph: &mut FloatGraph) {
     graph.nodes = nodes;
 }
 
-/// Chooses every value's scale.
+/// Chooses every value's scale; of those in `wide`, groups by their number in [`groups`], with sixteen bits.
 pub(crate) fn choose(
     graph: &FloatGraph,
     calibration: &Calibration,
     input: &QuantizedInput,
     fixed: &HashMap<String, Fixed>,
     method: RangeMethod,
+    wide: &BTreeSet<usize>,
 ) -> Vec<Quant> {
     let groups = groups(graph);
-    let input_quant = Quant { scale: input.scale, zero_point: input.zero_point, data_type: DataType::I8 };
+    let input_quant = Quant::i8(input.scale, input.zero_point);
+    let limits = wide_limits(graph, &groups);
     let mut ranges: HashMap<usize, [f64; 2]> = HashMap::new();
     let mut stated: HashMap<usize, Fixed> = HashMap::new();
     let produced = graph.nodes.iter().map(|n| (n.output, Some(n))).chain([(graph.input, None)]);
@@ -120,13 +127,18 @@ pub(crate) fn choose(
             return input_quant;
         }
         if let Some(given) = stated.get(&group) {
-            return Quant { scale: given.scale, zero_point: given.zero_point, data_type: DataType::I8 };
+            return Quant::i8(given.scale, given.zero_point);
+        }
+        if wide.contains(&group)
+            && let Some(seen) = magnitude(calibration, &groups, group)
+        {
+            return Quant::i16(seen, limits.get(&group).copied().unwrap_or(WIDE_LIMIT));
         }
         let [low, high] = ranges.get(&group).copied().unwrap_or([0.0, 0.0]);
         let scale = (high - low) / 255.0;
         let scale = if scale.is_finite() && scale > 1e-30 { scale } else { 1e-6 };
         let zero_point = (-128.0 - low / scale).round_ties_even().clamp(-128.0, 127.0) as i32;
-        Quant { scale, zero_point, data_type: DataType::I8 }
+        Quant::i8(scale, zero_point)
     };
     let mut quants: Vec<Quant> = groups.iter().map(|g| of_group(*g)).collect();
     widen_output(graph, calibration, &groups, &mut quants);
@@ -144,12 +156,44 @@ fn widen_output(graph: &FloatGraph, calibration: &Calibration, groups: &[usize],
     if !alone || n_readers != Some(1) || !writer.is_some_and(|n| n.op.takes_clamp()) {
         return;
     }
-    let Some(seen) = calibration.statistics.get(&graph.output) else { return };
-    // A quarter beyond what was seen: sixteen bits have room.
-    let magnitude = seen.high.max(-seen.low) * 1.25;
-    if magnitude > 0.0 && magnitude.is_finite() {
-        quants[graph.output] = Quant { scale: magnitude / 32_767.0, zero_point: 0, data_type: DataType::I16 };
+    if let Some(seen) = magnitude(calibration, groups, groups[graph.output]) {
+        quants[graph.output] = Quant::i16(seen, WIDE_LIMIT);
     }
+}
+
+/// Largest step of sixteen bits around zero.
+const WIDE_LIMIT: i32 = 32_767;
+/// The same where a table reads them, which has twice as many entries: finer by five bits than eight, and in the cache.
+const TABLE_LIMIT: i32 = 4_095;
+
+/// What sixteen bits of a group reach to: a quarter beyond what was seen, since they have room. `None` if nothing was.
+fn magnitude(calibration: &Calibration, groups: &[usize], group: usize) -> Option<f64> {
+    let members = groups.iter().enumerate().filter(|(_, g)| **g == group);
+    let seen = members.filter_map(|(value, _)| calibration.statistics.get(&value));
+    let largest = seen.map(|s| s.high.max(-s.low)).fold(0f64, f64::max) * 1.25;
+    (largest > 0.0 && largest.is_finite()).then_some(largest)
+}
+
+/// By group, the most steps to either side that those who read it sum up within i32, or have entries for.
+fn wide_limits(graph: &FloatGraph, groups: &[usize]) -> HashMap<usize, i32> {
+    let mut limits = HashMap::new();
+    // Half of i32 for a sum, the other for a bias.
+    let of_sum = |reach: f64| (f64::from(1 << 30) / reach.max(1.0)) as i32;
+    for node in &graph.nodes {
+        let limit = match &node.op {
+            FloatOp::Conv(conv) => of_sum(conv.weights_reach()),
+            FloatOp::AveragePool { window, .. } => of_sum(f64::from(window.kernel[0]) * f64::from(window.kernel[1])),
+            // Its weight is small: such means are hardly narrower than what they are of.
+            FloatOp::GlobalMean => of_sum(node.inputs.first().map_or(0, |v| graph.n_pixels(*v)) as f64 * 4.0),
+            FloatOp::Unary(_) => TABLE_LIMIT,
+            _ => WIDE_LIMIT,
+        };
+        for input in &node.inputs {
+            let entry = limits.entry(groups[*input]).or_insert(WIDE_LIMIT);
+            *entry = limit.clamp(1, *entry);
+        }
+    }
+    limits
 }
 
 /// Largest real factor of a multiplier: M / 2^22 with M under 2^23, with some room.
@@ -177,7 +221,7 @@ fn respect_bounds(graph: &FloatGraph, groups: &[usize], quants: &mut [Quant]) {
                 for (value, _) in groups.iter().enumerate().filter(|(_, g)| **g == group) {
                     let quant = &mut quants[value];
                     // The range grows around real zero.
-                    let [low, high] = quant.limits();
+                    let [low, high] = quant.limits;
                     let reach = f64::from(quant.zero_point - low);
                     quant.scale *= stretch;
                     quant.zero_point =
@@ -193,7 +237,7 @@ fn respect_bounds(graph: &FloatGraph, groups: &[usize], quants: &mut [Quant]) {
 }
 
 /// Group of each value: values that share a scale have one.
-fn groups(graph: &FloatGraph) -> Vec<usize> {
+pub(crate) fn groups(graph: &FloatGraph) -> Vec<usize> {
     let mut parent: Vec<usize> = (0..graph.values.len()).collect();
     fn root(parent: &mut [usize], mut v: ValueId) -> usize {
         while parent[v] != v {

@@ -10,6 +10,7 @@ use tract_onnx::pb::{ModelProto, StringStringEntryProto};
 use crate::test_models::{Attribute, Build};
 use crate::*;
 
+mod finer;
 mod quantized;
 
 /// A folder of its own, removed at the end.
@@ -77,6 +78,7 @@ fn report_of(name: &str, model: &ModelProto, shape: &[usize], cut: &str) -> Resu
 /// A network whose integers must agree with float: cosine of embeddings and no layer under `snr_min_db`.
 fn agrees(name: &str, model: ModelProto, shape: &[usize], cut: &str) -> Report {
     let report = report_of(name, &model, shape, cut).unwrap();
+    finer::agrees(name, &model, shape, cut);
     // Eight bits give about 40 dB per layer on such inputs; a wrong layout or sign gives about 0.
     assert!(report.cosine_min.unwrap() > 0.995, "{name}: cosine {:?}\n{:#?}", report.cosine_min, report.layers);
     report

@@ -19,7 +19,7 @@ use crate::error::{CliError, chain};
 use crate::files::{Skipped, io_text, quoted};
 use crate::host_store::sync_dir;
 use crate::interrupt;
-use crate::output::{Output, Unit, amount, count, percent};
+use crate::output::{Output, Unit, amount, count, percent, plain_table};
 
 /// Below this cosine an own embedding and the bundle's are not the same thing: int8 alone costs far less (0.997 on
 /// MobileNetV2), a wrong normalisation or channel order more.
@@ -43,6 +43,12 @@ pub fn run(context: &Context, args: &QuantizeArgs) -> Result<Done, CliError> {
                 progress.at_of(0, n as u64);
             }
             Progress::Calibrated { n, of } => progress.at_of(n as u64, of as u64),
+            Progress::Searched { n } => {
+                if n == 1 {
+                    progress.step("searching");
+                }
+                progress.at(n as u64);
+            }
             Progress::Quantized => progress.step("verifying"),
             Progress::Verified => {}
         });
@@ -130,6 +136,7 @@ fn options(args: &QuantizeArgs) -> Result<QuantizeOptions, CliError> {
             RangesArg::Percentile => RangeMethod::Percentile,
             RangesArg::MinMax => RangeMethod::MinMax,
         },
+        max_loss: args.max_loss,
         equalize: args.equalize,
         n_verify: args.verify,
         seed: args.seed,
@@ -156,7 +163,9 @@ fn quantize_error(error: &QuantizeError, args: &QuantizeArgs) -> CliError {
             format!("look for images, .npy or .npz: find {calib} -type f")
         }
         QuantizeError::Expect { .. } => "graft quantize MODEL.onnx --calib DIR --expect photo.jpg=embedding.npy".into(),
-        QuantizeError::NoSignal => format!("graft inspect {model}"),
+        QuantizeError::Loss { least, .. } => {
+            format!("graft quantize {model} --calib {calib} --max-loss {}", round_up(*least))
+        }
         _ => format!("graft inspect {model}"),
     };
     let error_text = CliError::failed(chain(error)).with_help(help);
@@ -187,12 +196,8 @@ fn print(output: &Output, args: &QuantizeArgs, out: &Path, report: &Report) {
             count(report.n_verified as u64, "file")
         ));
     }
-    let mut layers: Vec<_> = report.layers.iter().filter_map(|l| Some((l.snr_db?, l))).collect();
-    layers.sort_by(|a, b| a.0.total_cmp(&b.0));
-    let n_shown = if output.verbose { layers.len() } else { 1 };
-    for (snr_db, layer) in layers.into_iter().take(n_shown) {
-        output.line(format!("noisiest   {} {}: {snr_db:.1} dB signal to noise", layer.op, layer.name));
-    }
+    print_fallbacks(output, report);
+    print_layers(output, report);
     if let Some(expect) = &report.expect {
         output.line(format!(
             "expected   cosine {:.4} with the bundle, {:.4} with the float model, on {}",
@@ -211,7 +216,7 @@ fn print(output: &Output, args: &QuantizeArgs, out: &Path, report: &Report) {
     let timings = &report.timings;
     output.line(format!(
         "took       {:.1} s calibrating and quantizing, {:.1} s verifying",
-        (timings.import_ms + timings.decode_ms + timings.calibrate_ms + timings.quantize_ms) / 1e3,
+        (timings.import_ms + timings.decode_ms + timings.calibrate_ms + timings.search_ms + timings.quantize_ms) / 1e3,
         timings.verify_ms / 1e3
     ));
     output.line(format!("wrote      {} ({})", out.display(), amount(report.bundle_bytes as u64, Unit::Bytes)));
@@ -231,6 +236,57 @@ fn print(output: &Output, args: &QuantizeArgs, out: &Path, report: &Report) {
     skipped(report).report(output);
     output.hint(format!("graft flash {} -d {}", quoted(out), "sim:first"));
     output.detail(format!("model {}", args.model.model.display()));
+}
+
+/// What `--max-loss` led to.
+fn print_fallbacks(output: &Output, report: &Report) {
+    let (Some(max_loss), Some(loss_int8), Some(cosine)) = (report.max_loss, report.loss_int8, report.cosine_mean)
+    else {
+        return;
+    };
+    let all_int8 = if report.fallbacks.is_empty() {
+        ", with every layer in int8".to_owned()
+    } else {
+        format!("; {loss_int8:.6} with every layer in int8")
+    };
+    output.line(format!("loss       {:.6} of {max_loss} allowed{all_int8}", 1.0 - cosine));
+    for fallback in &report.fallbacks {
+        let (first, others) = match &fallback.layers[..] {
+            [] => ("?", String::new()),
+            [first] => (first.as_str(), String::new()),
+            [first, others @ ..] => (first.as_str(), format!(" and {} more", others.len())),
+        };
+        let without = fallback.loss_without.map_or(String::new(), |loss| format!(": {loss:.6} without it"));
+        output.line(format!("{:<10} {first}{others}{without}", fallback.precision));
+    }
+    if let Some(slowdown) = report.slowdown {
+        output.line(format!("time       {slowdown:.2} times that of int8, on this computer"));
+    }
+}
+
+/// The noisiest layer, or all of them, noisiest first.
+fn print_layers(output: &Output, report: &Report) {
+    let mut layers: Vec<_> = report.layers.iter().filter_map(|layer| Some((layer.snr_db?, layer))).collect();
+    layers.sort_by(|a, b| a.0.total_cmp(&b.0));
+    if let Some((snr_db, layer)) = layers.first() {
+        output.line(format!("noisiest   {} {}: {snr_db:.1} dB signal to noise", layer.op, layer.name));
+    }
+    if output.verbose && !layers.is_empty() {
+        let mut table = plain_table(&["dB", "held in", "multiply-adds", "op", "layer"], &[0, 2]);
+        for (snr_db, layer) in layers {
+            let cells =
+                [format!("{snr_db:.1}"), layer.precision.into(), big(layer.macs), layer.op.into(), layer.name.clone()];
+            table.add_row(cells);
+        }
+        output.table(&table);
+    }
+}
+
+/// A loss that can be asked for: two digits, not under what was reached.
+fn round_up(loss: f64) -> f64 {
+    let unit = 10f64.powi(loss.max(1e-9).log10().floor() as i32 - 1);
+    let text = format!("{:.9}", (loss / unit).ceil() * unit);
+    text.parse().unwrap_or(loss)
 }
 
 fn skipped(report: &Report) -> Skipped {
@@ -318,6 +374,17 @@ mod tests {
         let error = quantize_error(&SpecError::NormMissing.into(), &args("graft quantize m.onnx --calib c"));
         assert_eq!(error.exit, Exit::Usage);
         assert!(error.help.ends_with("graft quantize m.onnx --calib c --norm imagenet"), "{error}");
+    }
+
+    #[test]
+    fn a_loss_that_cannot_be_kept_is_answered_with_one_that_can() {
+        let error = QuantizeError::Loss { budget: 1e-6, least: 0.000_123_4, n_inputs: 32 };
+        let error = quantize_error(&error, &args("graft quantize m.onnx --calib c --max-loss 0.000001"));
+        let text = "the loss on 32 inputs is still 0.000123; at most 0.000001 is asked for";
+        assert!(error.what.ends_with(text), "{error}");
+        assert!(error.help.ends_with("graft quantize m.onnx --calib c --max-loss 0.00013"), "{error}");
+        assert_eq!([0.0012, 0.00121, 0.099_01, 0.5].map(round_up), [0.0012, 0.0013, 0.1, 0.5]);
+        assert!(Cli::try_parse_from("graft quantize m --calib c --max-loss 0".split(' ')).is_err());
     }
 
     #[test]

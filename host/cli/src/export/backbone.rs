@@ -134,6 +134,14 @@ impl Writer<'_> {
         Ok(self.blob(blob)?.iter().map(|byte| *byte as i8).collect())
     }
 
+    fn i16s(&self, blob: Blob) -> Result<Vec<i16>, Unexportable> {
+        Ok(self.blob(blob)?.as_chunks::<2>().0.iter().map(|pair| i16::from_le_bytes(*pair)).collect())
+    }
+
+    fn f32s(&self, blob: Blob) -> Result<Vec<f32>, Unexportable> {
+        Ok(self.blob(blob)?.as_chunks::<4>().0.iter().map(|word| f32::from_le_bytes(*word)).collect())
+    }
+
     fn i32s(&self, blob: Blob) -> Result<Vec<i32>, Unexportable> {
         let bytes = self.blob(blob)?;
         let (words, _) = bytes.as_chunks::<4>();
@@ -259,8 +267,11 @@ impl Writer<'_> {
             }
             Op::MaxPool { window } => self.onnx.node("MaxPool", &names, &raw, window_attributes(window, true)),
             Op::Table { table } => {
-                let table = self.i8s(*table)?;
-                self.table(x, &from, &table, &to, &raw);
+                let entries: Vec<i32> = match to.data_type {
+                    DataType::I8 => self.i8s(*table)?.into_iter().map(i32::from).collect(),
+                    _ => self.i16s(*table)?.into_iter().map(i32::from).collect(),
+                };
+                self.table(x, &from, &entries, &to, &raw);
             }
             Op::Concat { axis } => {
                 let axis = *AXES.get(*axis as usize).ok_or(Unexportable::Malformed("a Concat has no such axis"))?;
@@ -293,6 +304,21 @@ impl Writer<'_> {
                 }
                 self.onnx.node("Transpose", &names, &raw, [integers("perm", perm)]);
             }
+            Op::Dequantize { .. } => self.onnx.node("Identity", &[x], &raw, []),
+            Op::Quantize { low, high, .. } => {
+                limits = Some((*low, *high));
+                self.onnx.node("Identity", &[x], &raw, []);
+            }
+            Op::FloatConv { window, groups, weights, bias } => {
+                let (weights, bias) = (self.f32s(*weights)?, self.f32s(*bias)?);
+                let shape = [to.shape[2], from.shape[2] / groups.max(&1), window.kernel[0], window.kernel[1]];
+                let shape = shape.map(|side| side as usize);
+                let names = ["weights", "bias"].map(|what| format!("{raw}_{what}"));
+                self.onnx.f32s(&names[0], &shape, channels_first(&weights, &shape).map(|(_, w)| w));
+                self.onnx.f32s(&names[1], &[shape[0]], bias);
+                let group = [integer("group", u64::from(*groups))];
+                self.onnx.node("Conv", &[x, &names[0], &names[1]], &raw, window_attributes(window, true).chain(group));
+            }
             other => return Err(Unexportable::Op { step: step.name.clone(), op: other.name() }),
         }
         self.land(step.output, &raw, limits)
@@ -308,12 +334,8 @@ impl Writer<'_> {
         scales: &[f64],
         scale_in: f64,
     ) -> [String; 2] {
-        let [out_c, in_c, h, w] = *shape;
-        let taps = h * w;
-        let channels_first = (0..out_c).flat_map(|o| {
-            (0..in_c).flat_map(move |i| (0..taps).map(move |tap| (o, weights.get((o * taps + tap) * in_c + i))))
-        });
-        let weights: Vec<(usize, i8)> = channels_first.map(|(o, w)| (o, w.copied().unwrap_or_default())).collect();
+        let out_c = shape[0];
+        let weights: Vec<(usize, i8)> = channels_first(weights, shape).collect();
         let names = ["weights", "bias"].map(|what| format!("{prefix}_{what}"));
         if self.precision == Precision::Float {
             let scale = |o: usize| scales.get(o).copied().unwrap_or(1.0);
@@ -337,14 +359,29 @@ impl Writer<'_> {
     }
 
     /// A table of integers as one of real values, entered at the nearest integer.
-    fn table(&mut self, input: &str, from: &Tensor, table: &[i8], to: &Tensor, output: &str) {
+    fn table(&mut self, input: &str, from: &Tensor, table: &[i32], to: &Tensor, output: &str) {
         let [scale, zero, q, entry, values] =
             ["scale", "zero", "q", "entry", "values"].map(|what| format!("{output}_table_{what}"));
-        self.onnx.f32s(&scale, &[], [from.scale as f32]);
-        self.onnx.u8s(&zero, &[], [(from.zero_point + 128) as u8]);
-        self.onnx.node("QuantizeLinear", &[input, &scale, &zero], &q, []);
+        if from.data_type == DataType::I8 {
+            self.onnx.f32s(&scale, &[], [from.scale as f32]);
+            self.onnx.u8s(&zero, &[], [(from.zero_point + 128) as u8]);
+            self.onnx.node("QuantizeLinear", &[input, &scale, &zero], &q, []);
+        } else {
+            // QuantizeLinear knows 16 bits only from opset 21 on.
+            let [steps, whole, first, last, half] =
+                ["steps", "whole", "first", "last", "half"].map(|what| format!("{output}_table_{what}"));
+            let n = (table.len() / 2) as f32;
+            self.onnx.f32s(&scale, &[], [(1.0 / from.scale) as f32]);
+            self.onnx.node("Mul", &[input, &scale], &steps, []);
+            self.onnx.node("Round", &[&steps], &whole, []);
+            self.onnx.f32s(&zero, &[], [from.zero_point as f32 + n]);
+            self.onnx.node("Add", &[&whole, &zero], &half, []);
+            self.onnx.f32s(&first, &[], [0.0]);
+            self.onnx.f32s(&last, &[], [2.0 * n - 1.0]);
+            self.onnx.node("Clip", &[&half, &first, &last], &q, []);
+        }
         self.onnx.node("Cast", &[&q], &entry, [integer("to", Element::I32 as u64)]);
-        self.onnx.f32s(&values, &[table.len()], table.iter().map(|q| to.real((*q).into()) as f32));
+        self.onnx.f32s(&values, &[table.len()], table.iter().map(|q| to.real(*q) as f32));
         self.onnx.node("Gather", &[&values, &entry], output, []);
     }
 
@@ -377,6 +414,14 @@ impl Writer<'_> {
         self.onnx.node("Clip", &["output_whole", "embedding_low", "embedding_high"], "embedding_f32", []);
         self.onnx.node("Cast", &["embedding_f32"], "embedding", [integer("to", Element::I8 as u64)]);
     }
+}
+
+/// Weights `[out_c, h, w, in_c]` in the order `[out_c, in_c, h, w]`, which `shape` has, each with its output channel.
+fn channels_first<T: Copy + Default>(weights: &[T], shape: &[usize; 4]) -> impl Iterator<Item = (usize, T)> {
+    let ([out_c, in_c, h, w], at) = (*shape, |i: usize| weights.get(i).copied().unwrap_or_default());
+    let taps = h * w;
+    let of_input = move |o: usize, i: usize| (0..taps).map(move |tap| (o, at((o * taps + tap) * in_c + i)));
+    (0..out_c).flat_map(move |o| (0..in_c).flat_map(move |i| of_input(o, i)))
 }
 
 /// Where height, width and channels stand, channels first.
