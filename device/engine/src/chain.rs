@@ -132,14 +132,14 @@ fn parts_of(stages: &[ConvShape], n_threads: usize) -> Option<Vec<Part>> {
 }
 
 fn part_of(stages: &[ConvShape], rows: Range<usize>) -> Option<Part> {
-    // The highest bands that leave the buffers small enough; even, as kernels like rows in pairs.
-    let mut n_rows = rows.len().next_multiple_of(2);
+    // The highest bands that leave the buffers small enough; in fours or pairs, as kernels like rows.
+    let mut n_rows = rows.len().next_multiple_of(4);
     loop {
         let part = part_in_bands(stages, rows.clone(), n_rows)?;
         if part.end <= BAND_BYTES || n_rows <= 2 {
             return Some(part);
         }
-        n_rows = (n_rows / 2).next_multiple_of(2);
+        n_rows = (n_rows / 2).next_multiple_of(if n_rows > 8 { 4 } else { 2 });
     }
 }
 

@@ -391,6 +391,30 @@ mod tests {
         }
     }
 
+    proptest! {
+        #![proptest_config(ProptestConfig { cases: 40, ..ProptestConfig::default() })]
+        /// Those that AVX-512 transforms; of the widest layers some have sums too large for that.
+        #[test]
+        fn wide_layers_of_3x3_give_the_plain_bits(
+            h in 1usize..=14, w in 24usize..=45, channels in (1usize..=4, 1usize..=3), pads in [0usize..=2, 0usize..=2],
+            end_pads in [0usize..=2, 0usize..=2], kind in 0usize..5, seed in any::<u64>(), n_rows in 1usize..=9,
+        ) {
+            let window = Window {
+                kernel: [3; 2], stride: [1; 2], dilation: [1; 2], pad_before: pads, pad_after: [end_pads[0] + 2, end_pads[1]],
+            };
+            let input = Dims { h, w, c: 32 * channels.0 };
+            let [oh, ow] = window.output(input).unwrap();
+            let shape = ConvShape { input, output: Dims { h: oh, w: ow, c: 32 * channels.1 }, window, groups: 1 };
+            let values = [Values::Usual, Values::Large, Values::Huge, Values::Offset, Values::Extreme][kind];
+            let case = fill(shape, values, seed);
+            let expected = plain(&case);
+            for isa in Isa::available().filter(|isa| has_twin(*isa, &shape)) {
+                prop_assert!(twin(isa, &case, oh) == expected, "{}", isa);
+                prop_assert!(twin(isa, &case, n_rows) == expected, "{}, {} rows at a time", isa, n_rows);
+            }
+        }
+    }
+
     /// Inputs and weights that do not fit into what twins keep close: several panels, and chunks of weights.
     #[test]
     fn large_layers_give_the_plain_bits() {
@@ -404,6 +428,9 @@ mod tests {
             (31, 29, 36, 20, 1, 1, 1),
             (31, 29, 36, 80, 1, 2, 0),
             (9, 9, 64, 128, 3, 1, 1),
+            (57, 56, 64, 96, 3, 1, 1),
+            (28, 28, 128, 128, 3, 1, 1),
+            (26, 30, 256, 64, 3, 1, 0),
             (7, 7, 960, 160, 1, 1, 0),
             (1, 5, 3000, 16, 3, 3, 2),
             (23, 17, 300, 70, 1, 1, 0),

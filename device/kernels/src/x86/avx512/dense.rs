@@ -1,4 +1,4 @@
-//! Convolutions of any shape but depthwise: patches of a few pixels against blocks of up to 64 output channels.
+//! Convolutions of any shape but depthwise; those of 3x3 on wide pictures in [`winograd`]. Patches of a few pixels against blocks of up to 64 output channels.
 //!
 //! A panel of input is copied into scratch, with the sign flipped, then every block of weights passes over it once: weights
 //! are read from far away as seldom as the panel is large. A block that the first-level cache has no room for passes over
@@ -10,6 +10,7 @@ use core::arch::x86_64::*;
 
 use super::header::{BLOCK, DOUBLE, HEADER_LINES, Header, INTEGER, LANES, SATURATED, SINGLE, Target, channel_of};
 use super::panel::{CHUNK_BYTES, PIXELS, Patch, depth, gather, out_per_group, spread};
+use super::winograd;
 use crate::conv::ConvShape;
 use crate::packed::{Layer, Line, PackedConv};
 
@@ -28,6 +29,11 @@ fn block_lines(depth: usize, n_vectors: usize) -> usize {
 }
 
 pub(in crate::x86) fn packed_lines(shape: &ConvShape) -> usize {
+    // A layer that does not suit after all has room enough.
+    if winograd::suits(shape) { winograd::packed_lines(shape) } else { own_lines(shape) }
+}
+
+fn own_lines(shape: &ConvShape) -> usize {
     let (depth, c) = (depth(shape), out_per_group(shape));
     let rest = if c.is_multiple_of(BLOCK) { 0 } else { block_lines(depth, n_vectors(shape, c / BLOCK * BLOCK)) };
     shape.groups * (c / BLOCK * block_lines(depth, BLOCK / LANES) + rest)
@@ -35,7 +41,9 @@ pub(in crate::x86) fn packed_lines(shape: &ConvShape) -> usize {
 
 pub(in crate::x86) fn scratch_lines(shape: &ConvShape) -> usize {
     let patch = Patch::of(&shape.flat());
-    patch.sums_lines() + patch.panel_lines() + (patch.n_offsets() * size_of::<u32>()).div_ceil(size_of::<Line>())
+    let offsets = (patch.n_offsets() * size_of::<u32>()).div_ceil(size_of::<Line>());
+    let own = patch.sums_lines() + patch.panel_lines() + offsets;
+    if winograd::suits(shape) { own.max(winograd::scratch_lines(shape)) } else { own }
 }
 
 pub(in crate::x86) fn pack(shape: &ConvShape, layer: &Layer<'_>, packed: &mut [Line]) {
@@ -43,6 +51,12 @@ pub(in crate::x86) fn pack(shape: &ConvShape, layer: &Layer<'_>, packed: &mut [L
     let depth = depth(shape);
     let row_of = |channel: usize| &layer.weights[channel * patch_len..][..patch_len];
     let mut rest = packed;
+    if winograd::suits(shape) {
+        if winograd::pack(shape, layer, rest) {
+            return;
+        }
+        rest = winograd::rest_mut(rest);
+    }
     for group in 0..shape.groups {
         for first in (0..out_per_group).step_by(BLOCK) {
             let n_vectors = n_vectors(shape, first);
@@ -50,7 +64,7 @@ pub(in crate::x86) fn pack(shape: &ConvShape, layer: &Layer<'_>, packed: &mut [L
             rest = after;
             let n = (out_per_group - first).min(BLOCK);
             let first = group * out_per_group + first;
-            Header::of(layer, first, n, row_of).write(block);
+            Header::of(layer, first, n, 128, row_of).write(block);
             let weights = &mut block[HEADER_LINES..];
             for vector in 0..n_vectors {
                 let channels = core::array::from_fn(|lane| Some(channel_of(n, vector, lane)).filter(|c| *c < n));
@@ -109,7 +123,14 @@ unsafe fn pack_vector<'l>(
 /// AVX-512 F, BW, VL and VNNI. Lengths as `packed::conv` checks them.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
 pub(in crate::x86) unsafe fn dense(layer: &PackedConv<'_>, scratch: &mut [Line], output: &mut [i8]) {
-    let PackedConv { shape, packed, zero_point_in, clamp, input } = *layer;
+    let PackedConv { shape, mut packed, zero_point_in, clamp, input } = *layer;
+    if winograd::suits(shape) {
+        if winograd::is_packed(packed) {
+            // SAFETY: passed on.
+            return unsafe { winograd::conv(layer, scratch, output) };
+        }
+        packed = winograd::rest(packed);
+    }
     // A panel of a 1x1 convolution may end at any pixel.
     let shape = &shape.flat();
     let (patch, out_c, out_per_group) = (Patch::of(shape), shape.output.c, out_per_group(shape));

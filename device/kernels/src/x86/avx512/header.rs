@@ -54,8 +54,14 @@ pub(super) fn channel_of(n: usize, vector: usize, lane: usize) -> usize {
 }
 
 impl Header {
-    /// Of the channels `first..first + n` with weights `row_of(channel)`.
-    pub fn of<'a>(layer: &Layer<'_>, first: usize, n: usize, row_of: impl Fn(usize) -> &'a [i8]) -> Header {
+    /// Of the channels `first..first + n` with weights `row_of(channel)`, for inputs to which `offset` is added.
+    pub fn of<'a>(
+        layer: &Layer<'_>,
+        first: usize,
+        n: usize,
+        offset: i32,
+        row_of: impl Fn(usize) -> &'a [i8],
+    ) -> Header {
         let mut header =
             Header { start: [0; BLOCK], factor: [0.0; BLOCK], addend: [0.0; BLOCK], form: 0, unused: [0; 15] };
         let requantize = layer.requantize;
@@ -75,7 +81,7 @@ impl Header {
                 }
                 let c = first + channel;
                 let sum = sums[channel].total();
-                let start = layer.bias[c].wrapping_sub(sum.wrapping_mul(layer.zero_point_in.wrapping_add(128)));
+                let start = layer.bias[c].wrapping_sub(sum.wrapping_mul(layer.zero_point_in.wrapping_add(offset)));
                 let m = requantize.multipliers[c];
                 header.start[at] = if reads_as_float { start.wrapping_add(MAGIC) } else { start };
                 header.factor[at] = match form {

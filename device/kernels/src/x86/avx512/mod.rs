@@ -9,3 +9,4 @@ pub(super) mod depthwise;
 mod header;
 mod panel;
 pub(super) mod pool;
+mod winograd;
