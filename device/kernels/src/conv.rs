@@ -5,8 +5,8 @@
 //!
 //! Three loops, which weights are laid out for once ([`ConvShape::pack_weights`]):
 //! - depthwise: a block of channels held in accumulators while the window's elements go by;
-//! - [`dense`](crate::dense), i8 input, or i16 with a zero point of 0;
-//! - dense, other i16 input: centred values take 17 bits, so each window element is multiplied in i32.
+//! - dense, i8 input, or i16 with a zero point of 0 (`dense.rs`);
+//! - dense, any other: centred values take 17 bits, so each window element is multiplied in i32.
 
 use core::ops::Range;
 

@@ -1,10 +1,10 @@
-//! Convolutions of any shape but depthwise; those of 3x3 on wide pictures in [`winograd`]. Patches of a few pixels against blocks of up to 64 output channels.
+//! Convolutions of any shape but depthwise; those of 3x3 on wide pictures are [`winograd`]'s.
 //!
-//! A panel of input is copied into scratch, with the sign flipped, then every block of weights passes over it once: weights
-//! are read from far away as seldom as the panel is large. A block that the first-level cache has no room for passes over
-//! it in chunks. Where windows are dense in the input a panel is padded rows of
-//! it, and patches are read in place, a run per row of the window; else patches are gathered. A block holds, after its
-//! header, for every four bytes of a patch the four weights of each of its channels.
+//! Patches of a few pixels meet blocks of up to 64 output channels. A panel of input is copied into scratch, with the sign
+//! flipped, then every block of weights passes over it once: weights are read from far away as seldom as the panel is large.
+//! A block that the first-level cache has no room for passes over it in chunks. Where windows are dense in the input a panel
+//! is padded rows of it, and patches are read in place, a run per row of the window; else patches are gathered. A block
+//! holds, after its header, for every four bytes of a patch the four weights of each of its channels.
 
 use core::arch::x86_64::*;
 
