@@ -212,7 +212,8 @@ pub enum QuantizeError {
     NoSignal,
     /// A budget that nothing keeps.
     #[error(
-        "the loss on {n_inputs} inputs stays at {least:.2e} with all that graft can hold finer than int8; {budget:.2e} is asked for"
+        "with all that can be held finer than int8 the loss on {n_inputs} inputs is still {least:.6}; at most {budget} is \
+         asked for"
     )]
     Loss {
         /// As asked.
