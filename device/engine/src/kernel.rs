@@ -33,7 +33,7 @@ pub(crate) enum Kernel {
     Quantize { inv_scale: f32, clamp: Clamp },
     FloatUnary { function: Unary },
     FloatBinary { function: Binary, dims: [Dims; 2] },
-    FloatConv { shape: ConvShape, weights: Vec<f32>, bias: Vec<f32> },
+    FloatConv { shape: ConvShape, packed: Vec<f32>, bias: Vec<f32> },
     FloatSoftmax { dims: Dims },
     FloatMean { dims: Dims },
 }
@@ -95,7 +95,7 @@ impl Kernel {
             Self::Chain(chain) => chain.packed_bytes(),
             Self::WideTable { entries: Entries::I8(entries) } => entries.len(),
             Self::WideTable { entries: Entries::I16(entries) } => 2 * entries.len(),
-            Self::FloatConv { weights, bias, .. } => 4 * (weights.len() + bias.len()),
+            Self::FloatConv { packed, bias, .. } => 4 * (packed.len() + bias.len()),
             _ => 0,
         }
     }
@@ -145,7 +145,7 @@ impl Kernel {
             Self::Quantize { inv_scale, clamp } => float::quantize(isa, *inv_scale, *clamp, input(0)?, output),
             Self::FloatUnary { function } => float::unary(isa, *function, input(0)?, output),
             Self::FloatBinary { function, dims } => float::binary(isa, *function, *dims, input(0)?, input(1)?, output),
-            Self::FloatConv { shape, weights, bias } => float::conv(isa, shape, weights, bias, input(0)?, output),
+            Self::FloatConv { shape, packed, bias } => float::conv(isa, shape, packed, bias, input(0)?, output),
             Self::FloatSoftmax { dims } => float::softmax(isa, *dims, input(0)?, output),
             Self::FloatMean { dims } => float::mean(isa, *dims, input(0)?, output),
         }

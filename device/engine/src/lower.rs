@@ -6,7 +6,7 @@ use graft_bundle::graph::{Blob, FloatFunction, FloatFunction2, Requantize, Step,
 use graft_bundle::{Bundle, BundleError, DataType, Op};
 use graft_kernels::add::AddParams;
 use graft_kernels::conv::ConvShape;
-use graft_kernels::float::{Binary, Unary};
+use graft_kernels::float::{self, Binary, Unary};
 use graft_kernels::mul::MulParams;
 use graft_kernels::packed::{self, Layer, Line, RowSums};
 use graft_kernels::pool::{AverageParams, PoolShape};
@@ -324,7 +324,10 @@ impl Lowering<'_> {
         let shape = self.conv_shape(x, window, groups)?;
         let weights = self.f32s("weights", weights, shape.weights_len())?;
         let bias = self.f32s("bias", bias, shape.output.c)?;
-        Ok(Kernel::FloatConv { shape, weights, bias })
+        let mut packed = vec![0.0; float::packed_len(&shape)];
+        float::pack_weights(&shape, &weights, &mut packed)
+            .map_err(|_| Fault::Window { kernel: window.kernel, input: x.shape })?;
+        Ok(Kernel::FloatConv { shape, packed, bias })
     }
 }
 

@@ -5,12 +5,12 @@
 //! payload: which one is not defined, and [`quantize`] ends it as real zero.
 
 use crate::conv::ConvShape;
-use crate::requantize::Clamp;
+use crate::requantize::{Clamp, RealClamp};
 use crate::view::{Activation, Dims, View, ViewMut, broadcast_of, for_each_pair};
 use crate::{Isa, KernelError, expect_len};
 
-/// Output channels that are summed side by side.
-const CHANNELS: usize = 16;
+/// Output channels that are summed side by side: enough to hide the latency of an addition.
+const CHANNELS: usize = 32;
 
 /// Function of one float.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -88,18 +88,29 @@ pub fn quantize(
     output: ViewMut<'_>,
 ) -> Result<(), KernelError> {
     expect_len("output", output.len(), input.len())?;
-    // `as` saturates and turns NaN into 0.
-    let steps = |x: f32| clamp.apply((libm::rintf(x * inv_scale) as i32).into());
-    match (isa, input, output) {
-        (_, View::F32(x), ViewMut::I8(y)) => {
-            y.iter_mut().zip(x).for_each(|(y, x)| *y = i8::from_i32(steps(*x)));
-        }
-        (_, View::F32(x), ViewMut::I16(y)) => {
-            y.iter_mut().zip(x).for_each(|(y, x)| *y = i16::from_i32(steps(*x)));
-        }
+    match (input, output) {
+        (View::F32(x), ViewMut::I8(y)) => quantize_i8(isa, inv_scale, clamp, x, y),
+        (View::F32(x), ViewMut::I16(y)) => quantize_i16(isa, inv_scale, clamp, x, y),
         _ => return Err(KernelError::Types { op: "Quantize" }),
     }
     Ok(())
+}
+
+in_vectors_of_each_isa! {
+    fn quantize_i8(inv_scale: f32, clamp: Clamp, x: &[f32], y: &mut [i8]) = quantize_any
+}
+
+in_vectors_of_each_isa! {
+    fn quantize_i16(inv_scale: f32, clamp: Clamp, x: &[f32], y: &mut [i16]) = quantize_any
+}
+
+#[inline(always)]
+fn quantize_any<O: Activation>(inv_scale: f32, clamp: Clamp, x: &[f32], y: &mut [O]) {
+    let real = RealClamp::new(clamp);
+    for (y, x) in y.iter_mut().zip(x) {
+        let steps = x * inv_scale;
+        *y = O::from_i32(real.apply(if steps.is_nan() { 0.0 } else { steps.into() }));
+    }
 }
 
 /// `function` of every element.
@@ -149,17 +160,57 @@ pub fn binary(
     Ok(())
 }
 
+/// f32 values that [`pack_weights`] writes.
+pub fn packed_len(shape: &ConvShape) -> usize {
+    if shape.is_depthwise() { shape.weights_len() } else { shape.groups.saturating_mul(group_len(shape)) }
+}
+
+/// Of one group: `[blocks, patch, CHANNELS]`, the last block padded with zeros.
+fn group_len(shape: &ConvShape) -> usize {
+    let channels = shape.output.c.checked_div(shape.groups).unwrap_or(0);
+    channels.checked_next_multiple_of(CHANNELS).unwrap_or(usize::MAX).saturating_mul(shape.patch_len())
+}
+
+/// Lays weights out for [`conv`]: channels side by side.
+///
+/// Shapes: `weights` `[out_c, kernel_h, kernel_w, in_c / groups]`, `packed` [`packed_len`].
+///
+/// # Errors
+/// [`KernelError`] if the shape is inconsistent or a length does not fit.
+pub fn pack_weights(shape: &ConvShape, weights: &[f32], packed: &mut [f32]) -> Result<(), KernelError> {
+    if !shape.is_consistent() {
+        return Err(KernelError::Shapes { op: "FloatConv" });
+    }
+    expect_len("weights", weights.len(), shape.weights_len())?;
+    expect_len("packed weights", packed.len(), packed_len(shape))?;
+    packed.fill(0.0);
+    let (patch_len, out_per_group) = (shape.patch_len(), shape.output.c / shape.groups);
+    for (channel, row) in weights.chunks_exact(patch_len).enumerate() {
+        let (group, within) = (channel / out_per_group, channel % out_per_group);
+        let block = group * group_len(shape) + within / CHANNELS * CHANNELS * patch_len;
+        for (i, weight) in row.iter().enumerate() {
+            let at = if shape.is_depthwise() {
+                i * shape.output.c + channel
+            } else {
+                block + i * CHANNELS + within % CHANNELS
+            };
+            packed[at] = *weight;
+        }
+    }
+    Ok(())
+}
+
 /// Convolution: from the bias, `acc = acc + x * w` in the order kernel row, kernel column, input channel. Padding is
 /// zeros that take part like any element.
 ///
-/// Shapes: `weights` `[out_c, kernel_h, kernel_w, in_c / groups]`, `bias` `[out_c]`, input and output as `shape` says.
+/// Shapes: `packed` as [`pack_weights`] left it, `bias` `[out_c]`, input and output as `shape` says.
 ///
 /// # Errors
 /// [`KernelError`] if shapes, lengths or types do not fit.
 pub fn conv(
-    _isa: Isa,
+    isa: Isa,
     shape: &ConvShape,
-    weights: &[f32],
+    packed: &[f32],
     bias: &[f32],
     input: View<'_>,
     output: ViewMut<'_>,
@@ -170,49 +221,93 @@ pub fn conv(
     }
     expect_len("input", x.len(), shape.input.len())?;
     expect_len("output", y.len(), shape.output.len())?;
-    expect_len("weights", weights.len(), shape.weights_len())?;
+    expect_len("packed weights", packed.len(), packed_len(shape))?;
     expect_len("bias", bias.len(), shape.output.c)?;
-    let out_per_group = shape.output.c / shape.groups;
-    for (pixel, out) in y.chunks_exact_mut(shape.output.c).enumerate() {
-        for (group, out) in out.chunks_exact_mut(out_per_group).enumerate() {
-            for (block, out) in out.chunks_mut(CHANNELS).enumerate() {
-                let first = group * out_per_group + block * CHANNELS;
-                conv_block(shape, weights, bias, x, [pixel, group, first], out);
-            }
-        }
+    if shape.is_depthwise() {
+        depthwise(isa, shape, packed, bias, x, y);
+    } else {
+        dense(isa, shape, packed, bias, x, y);
     }
     Ok(())
 }
 
-/// A few output channels of one group at one output pixel. Each keeps its own order; side by side they hide latency.
-fn conv_block(
-    shape: &ConvShape,
-    weights: &[f32],
-    bias: &[f32],
-    x: &[f32],
-    [pixel, group, first]: [usize; 3],
-    out: &mut [f32],
-) {
-    let c = shape.input.c / shape.groups;
-    let patch_len = shape.window.n_taps() * c;
+in_vectors_of_each_isa! {
+    fn dense(shape: &ConvShape, packed: &[f32], bias: &[f32], x: &[f32], y: &mut [f32]) = dense_any
+}
+
+in_vectors_of_each_isa! {
+    fn depthwise(shape: &ConvShape, packed: &[f32], bias: &[f32], x: &[f32], y: &mut [f32]) = depthwise_any
+}
+
+/// Input pixel under each element of the kernel at output pixel `pixel`, in order; `None` in the padding.
+#[inline(always)]
+fn under(shape: &ConvShape, pixel: usize) -> impl Iterator<Item = Option<usize>> {
+    let (window, input) = (shape.window, shape.input);
     let (oy, ox) = (pixel / shape.output.w, pixel % shape.output.w);
-    let mut acc = [0f32; CHANNELS];
-    acc[..out.len()].copy_from_slice(&bias[first..first + out.len()]);
-    for ky in 0..shape.window.kernel[0] {
-        let iy = shape.window.source(0, oy, ky, shape.input.h);
-        for kx in 0..shape.window.kernel[1] {
-            let ix = shape.window.source(1, ox, kx, shape.input.w);
-            let source = iy.zip(ix).map(|(y, x)| (y * shape.input.w + x) * shape.input.c + group * c);
-            let tap = (ky * shape.window.kernel[1] + kx) * c;
-            for ci in 0..c {
-                let value = source.map_or(0.0, |at| x[at + ci]);
-                for (i, acc) in acc[..out.len()].iter_mut().enumerate() {
-                    *acc += value * weights[(first + i) * patch_len + tap + ci];
+    (0..window.kernel[0]).flat_map(move |ky| {
+        let y = window.source(0, oy, ky, input.h);
+        (0..window.kernel[1]).map(move |kx| {
+            let x = window.source(1, ox, kx, input.w);
+            y.zip(x).map(|(y, x)| y * input.w + x)
+        })
+    })
+}
+
+/// A block of output channels at a time: each keeps its own order; side by side they fill vectors.
+#[inline(always)]
+fn dense_any(shape: &ConvShape, packed: &[f32], bias: &[f32], x: &[f32], y: &mut [f32]) {
+    let (c, patch_len) = (shape.in_per_group(), shape.patch_len());
+    let out_per_group = shape.output.c / shape.groups;
+    for (pixel, out) in y.chunks_exact_mut(shape.output.c).enumerate() {
+        for (group, weights) in packed.chunks_exact(group_len(shape)).enumerate() {
+            for (block, weights) in weights.chunks_exact(CHANNELS * patch_len).enumerate() {
+                let first = group * out_per_group + block * CHANNELS;
+                let n = CHANNELS.min(out_per_group - block * CHANNELS);
+                let mut acc = [0f32; CHANNELS];
+                acc[..n].copy_from_slice(&bias[first..first + n]);
+                let taps = weights.as_chunks::<CHANNELS>().0.chunks_exact(c);
+                for (source, weights) in under(shape, pixel).zip(taps) {
+                    acc = match source {
+                        Some(at) => add_products(acc, &x[at * shape.input.c + group * c..][..c], weights),
+                        None => weights.iter().fold(acc, |acc, weights| add_scaled(acc, 0.0, weights)),
+                    };
                 }
+                out[first..first + n].copy_from_slice(&acc[..n]);
             }
         }
     }
-    out.copy_from_slice(&acc[..out.len()]);
+}
+
+#[inline(always)]
+fn add_products(mut acc: [f32; CHANNELS], x: &[f32], weights: &[[f32; CHANNELS]]) -> [f32; CHANNELS] {
+    for (x, weights) in x.iter().zip(weights) {
+        acc = add_scaled(acc, *x, weights);
+    }
+    acc
+}
+
+/// `acc + x * weights`, two roundings each.
+#[inline(always)]
+fn add_scaled(acc: [f32; CHANNELS], x: f32, weights: &[f32; CHANNELS]) -> [f32; CHANNELS] {
+    core::array::from_fn(|i| acc[i] + x * weights[i])
+}
+
+/// One output channel per input channel.
+#[inline(always)]
+fn depthwise_any(shape: &ConvShape, packed: &[f32], bias: &[f32], x: &[f32], y: &mut [f32]) {
+    let c = shape.output.c;
+    for (pixel, out) in y.chunks_exact_mut(c).enumerate() {
+        out.copy_from_slice(bias);
+        for (source, weights) in under(shape, pixel).zip(packed.chunks_exact(c)) {
+            match source {
+                Some(at) => {
+                    let x = &x[at * c..][..c];
+                    out.iter_mut().zip(x).zip(weights).for_each(|((acc, x), weight)| *acc += x * weight);
+                }
+                None => out.iter_mut().zip(weights).for_each(|(acc, weight)| *acc += 0.0 * weight),
+            }
+        }
+    }
 }
 
 /// Softmax over channels, pixel by pixel: the maximum in order (the first of equals, NaN never taken unless it stands
@@ -370,7 +465,7 @@ mod tests {
     proptest! {
         #[test]
         fn conv_keeps_the_order_of_the_book(
-            (h, w, c, o, groups) in (1usize..5, 1usize..5, 1usize..4, 1usize..20, 1usize..4),
+            (h, w, c, o, groups) in (1usize..5, 1usize..5, 1usize..4, prop_oneof![1usize..4, 20usize..70], 1usize..4),
             kernel in [1usize..4, 1usize..4], stride in [1usize..3, 1usize..3], pad in [0usize..3, 0usize..3],
             values in prop::collection::vec(-1e3f32..1e3, 64),
         ) {
@@ -380,8 +475,8 @@ mod tests {
             let shape = ConvShape { input, output: Dims { h: oh, w: ow, c: out_c }, window, groups };
             let fill = |n: usize, step: usize| (0..n).map(|i| values[i * step % 64] / (i + 1) as f32).collect::<Vec<_>>();
             let (x, weights, bias) = (fill(input.len(), 7), fill(shape.weights_len(), 11), fill(out_c, 13));
-            let mut out = vec![0f32; shape.output.len()];
-            conv(Isa::Scalar, &shape, &weights, &bias, View::F32(&x), ViewMut::F32(&mut out)).unwrap();
+            let mut packed = vec![7f32; packed_len(&shape)];
+            pack_weights(&shape, &weights, &mut packed).unwrap();
             let mut expected = vec![];
             for (oy, ox, oc) in (0..oh).flat_map(|y| (0..ow).flat_map(move |x| (0..out_c).map(move |c| (y, x, c)))) {
                 let mut acc = bias[oc];
@@ -397,7 +492,11 @@ mod tests {
                 }
                 expected.push(acc);
             }
-            prop_assert_eq!(bits(&out), bits(&expected));
+            for isa in Isa::available() {
+                let mut out = vec![0f32; shape.output.len()];
+                conv(isa, &shape, &packed, &bias, View::F32(&x), ViewMut::F32(&mut out)).unwrap();
+                prop_assert_eq!(bits(&out), bits(&expected), "{}", isa);
+            }
         }
     }
 }

@@ -196,7 +196,7 @@ pub struct QuantizeArgs {
     pub ranges: RangesArg,
     /// Largest loss, mean of 1 - cosine between int8 and float embeddings, e.g. 0.001: as few layers as that needs are held
     /// in int16 or computed in float, which costs time; the bits stay the same on every CPU.
-    #[arg(long, value_name = "LOSS", value_parser = loss)]
+    #[arg(long, value_name = "LOSS", value_parser = loss, allow_negative_numbers = true)]
     pub max_loss: Option<f64>,
     /// Cross-layer equalization: worth a try where `noisiest` names a layer after a depthwise convolution.
     #[arg(long)]

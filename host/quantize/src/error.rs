@@ -212,8 +212,8 @@ pub enum QuantizeError {
     NoSignal,
     /// A budget that nothing keeps.
     #[error(
-        "with all that can be held finer than int8 the loss on {n_inputs} inputs is still {least:.6}; at most {budget} is \
-         asked for"
+        "with all that can be held finer than int8 the loss on {n_inputs} inputs is still {}; at most {budget} is asked \
+         for{}", three_digits(*least), stated(*n_stated_scales)
     )]
     Loss {
         /// As asked.
@@ -222,6 +222,8 @@ pub enum QuantizeError {
         least: f64,
         /// Inputs that it was measured on.
         n_inputs: usize,
+        /// Scales that the model states, which are kept.
+        n_stated_scales: usize,
     },
     /// A number that the integer form cannot hold.
     #[error("layer `{layer}` cannot be quantized: {reason}")]
@@ -268,6 +270,20 @@ pub enum SpecError {
         /// What was seen.
         reason: String,
     },
+}
+
+/// A loss with three digits that say something.
+pub fn three_digits(loss: f64) -> String {
+    let decimals = if loss > 0.0 { (2.0 - loss.log10().floor()).clamp(2.0, 12.0) as usize } else { 2 };
+    format!("{loss:.decimals$}")
+}
+
+fn stated(n: usize) -> &'static str {
+    if n == 0 {
+        ""
+    } else {
+        "; the scales that the model states are kept, so that its float original can be quantized better"
+    }
 }
 
 /// The first few by name.

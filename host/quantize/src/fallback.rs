@@ -11,7 +11,7 @@ const WIDE_COST: u64 = 4;
 /// The same of one sixteen-bit value written: it is requantized in f64, and what int8 fuses is not fused.
 const WIDE_ELEMENT_COST: u64 = 64;
 /// Cost of one multiply-accumulate in exact float, whose order of summation is fixed.
-const FLOAT_COST: u64 = 32;
+const FLOAT_COST: u64 = 12;
 
 /// One step away from int8.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]

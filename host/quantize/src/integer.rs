@@ -15,7 +15,7 @@ use crate::scales::Quant;
 pub struct StepNote {
     /// Index into the graph's steps.
     pub step: usize,
-    /// Value that the step writes; None for what lies within a node.
+    /// Value that the step computes; None for what only converts.
     pub value: Option<ValueId>,
     /// Multiply-accumulates.
     pub macs: u64,
@@ -254,14 +254,11 @@ impl Builder<'_> {
         let op = Op::FloatConv { window: conv.window, groups: conv.groups as u32, weights, bias };
         self.push_step(node, op, vec![x], y);
         if let Some(note) = self.built.notes.last_mut() {
-            note.macs = self.context.graph.macs(node);
+            (note.value, note.macs) = (Some(node.output), self.context.graph.macs(node));
         }
         let output = self.tensor(node.output, None);
         let inv_scale = (1.0 / out.scale) as f32;
         self.push_step(node, Op::Quantize { inv_scale, low, high }, vec![y], output);
-        if let Some(note) = self.built.notes.last_mut() {
-            note.value = Some(node.output);
-        }
         Ok(())
     }
 

@@ -51,7 +51,7 @@ pub mod verify;
 pub mod view;
 
 pub use cuts::Cut;
-pub use error::{ImportError, QuantizeError, Refused, SpecError};
+pub use error::{ImportError, QuantizeError, Refused, SpecError, three_digits};
 pub use float_run::{FloatBackbone, FloatRun};
 pub use input_spec::{InputOptions, Norm, Resize};
 pub use inspect::{InspectedInput, Inspection, OperatorCount, inspect};

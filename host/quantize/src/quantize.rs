@@ -26,6 +26,8 @@ use crate::verify::{Pair, Verified, cosine, verify};
 pub const CALIBRATION_MAX: usize = 200;
 /// Fewer than this are warned about.
 pub const CALIBRATION_FEW: usize = 20;
+/// An inference so many times as long as in int8 is warned about.
+const SLOW: f64 = 10.0;
 /// A loss is measured on so many inputs at least.
 const SEARCHED_MIN: usize = 32;
 /// Seeds of the self-test inputs that are generated on the board.
@@ -186,6 +188,8 @@ pub fn quantize(
         .as_ref()
         .map(|(input, expected)| made.expect(&model, &prepared, picture.as_ref(), input, expected))
         .transpose()?;
+    let is_finer = fallbacks != Fallbacks::default();
+    let slowdown = if is_finer { prepared.slowdown(&mut made, &verified_samples) } else { None };
     timings.verify_ms = clock.lap();
     progress(Progress::Verified);
 
@@ -194,8 +198,8 @@ pub fn quantize(
     if let Some(found) = found {
         report.loss_int8 = Some(found.loss_int8);
         report.fallbacks = found.kept.iter().map(|kept| prepared.explain(kept)).collect();
-        report.slowdown =
-            if fallbacks == Fallbacks::default() { None } else { prepared.slowdown(&mut made, &verified_samples) };
+        report.loss_int16 = found.loss_first_stage.filter(|_| !fallbacks.float.is_empty());
+        report.slowdown = slowdown;
     }
     report.cut = cut;
     report.pooled = pooled;
@@ -206,7 +210,13 @@ pub fn quantize(
     report.timings = timings;
     report.expect = expect;
     if report.n_calibration < CALIBRATION_FEW {
-        let text = format!("{} calibration inputs; ranges are safer from {CALIBRATION_FEW} on", report.n_calibration);
+        let (n, plural) = (report.n_calibration, if report.n_calibration == 1 { "" } else { "s" });
+        let what = if report.max_loss.is_some() { "ranges and the loss" } else { "ranges" };
+        report.warnings.push(format!("{n} calibration input{plural}; {what} are safer from {CALIBRATION_FEW} on"));
+    }
+    if let Some(slowdown) = report.slowdown.filter(|slowdown| *slowdown >= SLOW) {
+        let text =
+            format!("an inference takes {slowdown:.0} times as long as in int8; a larger loss needs fewer layers");
         report.warnings.push(text);
     }
     Ok(Quantized { bundle_bytes: made.bytes, report })

@@ -37,6 +37,8 @@ pub struct Report {
     pub max_loss: Option<f64>,
     /// The same mean with everything in int8, where a largest one was asked for.
     pub loss_int8: Option<f64>,
+    /// The least that sixteen bits alone reach, where float had to be used as well.
+    pub loss_int16: Option<f64>,
     /// What is held finer than int8 to keep it; all of them are needed.
     pub fallbacks: Vec<FallbackReport>,
     /// Time of an inference over that of one all in int8, on the computer that quantized; None without fallbacks.
@@ -70,7 +72,7 @@ pub struct Report {
 /// Something held finer than int8.
 #[derive(Clone, Debug, Default, Serialize)]
 pub struct FallbackReport {
-    /// ONNX nodes whose results have sixteen bits, or that are computed in float.
+    /// ONNX nodes whose results have sixteen bits (whoever reads them reads those), or that are computed in float.
     pub layers: Vec<String>,
     /// `int16` or `float`.
     pub precision: &'static str,

@@ -21,6 +21,8 @@ pub(crate) struct Found {
     pub loss: f64,
     /// Loss with none.
     pub loss_int8: f64,
+    /// Least loss of the first stage, if that was not enough.
+    pub loss_first_stage: Option<f64>,
 }
 
 /// A fallback that the budget needs.
@@ -44,11 +46,15 @@ pub(crate) fn search(
     let mut search = Search { measure, losses: HashMap::new(), progress };
     let loss_int8 = search.loss(&[]).ok_or(None)?;
     let (mut taken, mut loss): (Vec<Candidate>, f64) = (vec![], loss_int8);
-    for stage in stages.iter().filter(|stage| !stage.is_empty()) {
+    let mut loss_first_stage = None;
+    for (i, stage) in stages.iter().enumerate() {
         if loss <= budget {
             break;
         }
         (taken, loss) = search.stage(taken, loss, stage, budget);
+        if i == 0 && loss > budget {
+            loss_first_stage = Some(loss);
+        }
     }
     if loss > budget {
         return Err(Some(loss));
@@ -59,7 +65,7 @@ pub(crate) fn search(
     let losses = search.losses(&without);
     let kept = taken.iter().zip(losses).map(|(c, loss_without)| Kept { fallback: c.fallback, loss_without }).collect();
     let loss = search.loss(&taken).unwrap_or(loss);
-    Ok(Found { kept, loss, loss_int8 })
+    Ok(Found { kept, loss, loss_int8, loss_first_stage })
 }
 
 struct Search<'a> {
@@ -195,6 +201,9 @@ mod tests {
         assert_eq!(found(0.55), Ok((vec![Wide(2), Wide(3)], 5.0)));
         assert_eq!(found(0.101), Ok((vec![Wide(1), Wide(2), Wide(3)], 1.0)));
         assert_eq!(found(0.001), Ok((vec![Wide(1), Wide(2), Wide(3), Float(5)], 0.0)));
+        let first_stage = |budget| search(&stages, budget, &measure, &mut |_| {}).unwrap().loss_first_stage;
+        assert_eq!(first_stage(0.101), None);
+        assert!((first_stage(0.001).unwrap() - 0.1).abs() < 1e-9);
         let least = search(&stages, -0.5, &measure, &mut |_| {}).unwrap_err().unwrap();
         assert!(least.abs() < 1e-9, "{least}");
     }

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use graft_bundle::input::{Channels, Filter};
 use graft_quantize::{
     CALIBRATION_FEW, InputOptions, Norm, Progress, QuantizeError, QuantizeOptions, RangeMethod, Report, Resize,
-    SpecError, quantize,
+    SpecError, quantize, three_digits,
 };
 use serde_json::{Value, json};
 
@@ -33,6 +33,8 @@ pub fn run(context: &Context, args: &QuantizeArgs) -> Result<Done, CliError> {
     let output = &context.output;
     let out = out_path(args)?;
     let options = options(args)?;
+    // Whether minutes of work can be kept at their end is known before.
+    can_write(&out)?;
     let quantized = {
         let _at_once = interrupt::ExitAtOnce::new("nothing was written");
         let mut progress = output.progress("reading", 1, Unit::Items);
@@ -44,10 +46,9 @@ pub fn run(context: &Context, args: &QuantizeArgs) -> Result<Done, CliError> {
             }
             Progress::Calibrated { n, of } => progress.at_of(n as u64, of as u64),
             Progress::Searched { n } => {
-                if n == 1 {
-                    progress.step("searching");
-                }
-                progress.at(n as u64);
+                // How many there will be is not known before the last.
+                progress.step("searching");
+                progress.at_of(n as u64, n as u64 + 1);
             }
             Progress::Quantized => progress.step("verifying"),
             Progress::Verified => {}
@@ -164,7 +165,7 @@ fn quantize_error(error: &QuantizeError, args: &QuantizeArgs) -> CliError {
         }
         QuantizeError::Expect { .. } => "graft quantize MODEL.onnx --calib DIR --expect photo.jpg=embedding.npy".into(),
         QuantizeError::Loss { least, .. } => {
-            format!("graft quantize {model} --calib {calib} --max-loss {}", round_up(*least))
+            format!("the same command with --max-loss {}", round_up(*least))
         }
         _ => format!("graft inspect {model}"),
     };
@@ -214,9 +215,13 @@ fn print(output: &Output, args: &QuantizeArgs, out: &Path, report: &Report) {
         }
     }
     let timings = &report.timings;
+    let searching = match report.max_loss {
+        Some(_) => format!("{:.1} s searching, ", timings.search_ms / 1e3),
+        None => String::new(),
+    };
     output.line(format!(
-        "took       {:.1} s calibrating and quantizing, {:.1} s verifying",
-        (timings.import_ms + timings.decode_ms + timings.calibrate_ms + timings.search_ms + timings.quantize_ms) / 1e3,
+        "took       {:.1} s calibrating and quantizing, {searching}{:.1} s verifying",
+        (timings.import_ms + timings.decode_ms + timings.calibrate_ms + timings.quantize_ms) / 1e3,
         timings.verify_ms / 1e3
     ));
     output.line(format!("wrote      {} ({})", out.display(), amount(report.bundle_bytes as u64, Unit::Bytes)));
@@ -247,17 +252,22 @@ fn print_fallbacks(output: &Output, report: &Report) {
     let all_int8 = if report.fallbacks.is_empty() {
         ", with every layer in int8".to_owned()
     } else {
-        format!("; {loss_int8:.6} with every layer in int8")
+        format!("; {} with every layer in int8", three_digits(loss_int8))
     };
-    output.line(format!("loss       {:.6} of {max_loss} allowed{all_int8}", 1.0 - cosine));
+    output.line(format!("loss       {} of {max_loss} allowed{all_int8}", three_digits(1.0 - cosine)));
     for fallback in &report.fallbacks {
         let (first, others) = match &fallback.layers[..] {
             [] => ("?", String::new()),
             [first] => (first.as_str(), String::new()),
             [first, others @ ..] => (first.as_str(), format!(" and {} more", others.len())),
         };
-        let without = fallback.loss_without.map_or(String::new(), |loss| format!(": {loss:.6} without it"));
-        output.line(format!("{:<10} {first}{others}{without}", fallback.precision));
+        let what = if fallback.precision == "int16" { "output of " } else { "" };
+        let without =
+            fallback.loss_without.map_or(String::new(), |loss| format!(": {} without it", three_digits(loss)));
+        output.line(format!("{:<10} {what}{first}{others}{without}", fallback.precision));
+    }
+    if let Some(loss_int16) = report.loss_int16 {
+        output.line(format!("int16      alone reaches {} at best", three_digits(loss_int16)));
     }
     if let Some(slowdown) = report.slowdown {
         output.line(format!("time       {slowdown:.2} times that of int8, on this computer"));
@@ -310,10 +320,26 @@ fn object(args: &QuantizeArgs, out: &Path, report_path: &Path, report: &Report) 
     Ok(object)
 }
 
+/// Where a file is written before it is complete.
+fn part_of(path: &Path) -> PathBuf {
+    path.with_extension(format!("part-{}", std::process::id()))
+}
+
+fn unwritable(path: &Path, error: &io::Error) -> CliError {
+    CliError::failed(format!("{} cannot be written: {}", path.display(), io_text(error)))
+        .with_help("write elsewhere: graft quantize MODEL.onnx --calib DIR -o OUT.graft")
+}
+
+/// An error if a file cannot be written there; leaves nothing.
+fn can_write(path: &Path) -> Result<(), CliError> {
+    let part = part_of(path);
+    File::create(&part).and_then(|_| fs::remove_file(&part)).map_err(|e| unwritable(path, &e))
+}
+
 /// Writes a file that is either complete or not there.
 fn write_whole(path: &Path, bytes: impl AsRef<[u8]>) -> Result<(), CliError> {
     let dir = path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let part = path.with_extension(format!("part-{}", std::process::id()));
+    let part = part_of(path);
     let write = || -> io::Result<()> {
         let mut file = File::create(&part)?;
         file.write_all(bytes.as_ref())?;
@@ -323,8 +349,7 @@ fn write_whole(path: &Path, bytes: impl AsRef<[u8]>) -> Result<(), CliError> {
     };
     write().map_err(|e| {
         let _ = fs::remove_file(&part);
-        CliError::failed(format!("{} cannot be written: {}", path.display(), io_text(&e)))
-            .with_help("write elsewhere: graft quantize MODEL.onnx --calib DIR -o OUT.graft")
+        unwritable(path, &e)
     })
 }
 
@@ -378,11 +403,11 @@ mod tests {
 
     #[test]
     fn a_loss_that_cannot_be_kept_is_answered_with_one_that_can() {
-        let error = QuantizeError::Loss { budget: 1e-6, least: 0.000_123_4, n_inputs: 32 };
+        let error = QuantizeError::Loss { budget: 1e-6, least: 0.000_123_4, n_inputs: 32, n_stated_scales: 0 };
         let error = quantize_error(&error, &args("graft quantize m.onnx --calib c --max-loss 0.000001"));
         let text = "the loss on 32 inputs is still 0.000123; at most 0.000001 is asked for";
         assert!(error.what.ends_with(text), "{error}");
-        assert!(error.help.ends_with("graft quantize m.onnx --calib c --max-loss 0.00013"), "{error}");
+        assert_eq!(error.help, "the same command with --max-loss 0.00013");
         assert_eq!([0.0012, 0.00121, 0.099_01, 0.5].map(round_up), [0.0012, 0.0013, 0.1, 0.5]);
         assert!(Cli::try_parse_from("graft quantize m --calib c --max-loss 0".split(' ')).is_err());
     }
@@ -393,8 +418,11 @@ mod tests {
         let path = dir.0.join("x.graft");
         write_whole(&path, b"12").unwrap();
         assert_eq!(fs::read(&path).unwrap(), b"12");
-        let error = write_whole(&dir.0.join("none/x.graft"), b"12").unwrap_err();
-        assert!(error.what.ends_with("cannot be written: no such file or folder"), "{error}");
+        can_write(&path).unwrap();
+        let nowhere = dir.0.join("none/x.graft");
+        for error in [write_whole(&nowhere, b"12").unwrap_err(), can_write(&nowhere).unwrap_err()] {
+            assert!(error.what.ends_with("none/x.graft cannot be written: no such file or folder"), "{error}");
+        }
         assert_eq!(fs::read_dir(&dir.0).unwrap().count(), 1);
     }
 }
