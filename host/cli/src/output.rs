@@ -205,6 +205,19 @@ impl Progress {
         }
     }
 
+    /// `done` are done of nobody knows how many.
+    pub fn so_far(&mut self, done: u64) {
+        (self.total, self.done) = (0, done);
+        match &self.sink {
+            Sink::Off => {}
+            Sink::Bar(bar) => {
+                bar.set_style(style("{msg} {pos} {elapsed}"));
+                bar.set_position(done);
+            }
+            Sink::Json | Sink::Plain => self.line_if_due(),
+        }
+    }
+
     /// A new step of the work with its own count.
     pub fn step(&mut self, what: &str) {
         if self.what == what {
@@ -231,19 +244,23 @@ impl Progress {
         self.shown_at = Instant::now();
         let seconds = self.started.elapsed().as_secs_f64().max(1e-6);
         let rate = self.done as f64 / seconds;
-        let eta_s = self.total.saturating_sub(self.done) as f64 / rate.max(1e-9);
+        // An unknown total is 0.
+        let total = Some(self.total).filter(|total| *total > 0);
+        let eta_s = total.map(|total| total.saturating_sub(self.done) as f64 / rate.max(1e-9));
         let text = match self.sink {
-            Sink::Json => json!({"event": "progress", "what": self.what, "done": self.done, "total": self.total,
+            Sink::Json => json!({"event": "progress", "what": self.what, "done": self.done, "total": total,
                 "unit": if self.unit == Unit::Bytes { "bytes" } else { "items" }, "per_s": rate, "eta_s": eta_s})
             .to_string(),
             _ => {
-                let (done, total) = (amount(self.done, self.unit), amount(self.total, self.unit));
+                let done = amount(self.done, self.unit);
+                let of = total.map_or(String::new(), |total| format!(" of {}", amount(total, self.unit)));
                 let rate = match self.unit {
                     Unit::Bytes => format!(", {}/s", amount(rate as u64, self.unit)),
                     Unit::Items => String::new(),
                 };
-                let eta = if self.done < self.total { format!(", {eta_s:.0} s left") } else { String::new() };
-                format!("{}: {done} of {total}{rate}{eta}", self.what)
+                let eta = eta_s.filter(|_| self.done < self.total);
+                let eta = eta.map_or(String::new(), |eta_s| format!(", {eta_s:.0} s left"));
+                format!("{}: {done}{of}{rate}{eta}", self.what)
             }
         };
         let _ = writeln!(io::stderr().lock(), "{text}");
@@ -258,15 +275,18 @@ impl Drop for Progress {
     }
 }
 
+/// The templates are ours; a wrong one would fall back to the default look.
+fn style(template: &str) -> ProgressStyle {
+    ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar())
+}
+
 fn bar(what: &str, total: u64, unit: Unit) -> ProgressBar {
     let bar = ProgressBar::with_draw_target(Some(total), ProgressDrawTarget::stderr());
     let template = match unit {
         Unit::Bytes => "{msg} [{bar:30}] {bytes}/{total_bytes} {bytes_per_sec} {eta} left",
         Unit::Items => "{msg} [{bar:30}] {pos}/{len} {eta} left",
     };
-    // The templates are ours; a wrong one would fall back to the default look.
-    let style = ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar());
-    bar.set_style(style.progress_chars("=> "));
+    bar.set_style(style(template).progress_chars("=> "));
     bar.set_message(what.to_owned());
     bar
 }

@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 
 use graft_bundle::input::{Channels, Filter};
 use graft_quantize::{
-    CALIBRATION_FEW, InputOptions, Norm, Progress, QuantizeError, QuantizeOptions, RangeMethod, Report, Resize,
-    SpecError, quantize, three_digits,
+    CALIBRATION_FEW, FallbackReport, InputOptions, Norm, Progress, QuantizeError, QuantizeOptions, RangeMethod, Report,
+    Resize, SpecError, quantize, three_digits,
 };
 use serde_json::{Value, json};
 
@@ -24,6 +24,9 @@ use crate::output::{Output, Unit, amount, count, percent, plain_table};
 /// Below this cosine an own embedding and the bundle's are not the same thing: int8 alone costs far less (0.997 on
 /// MobileNetV2), a wrong normalisation or channel order more.
 const EXPECT_COSINE_LOW: f64 = 0.98;
+
+/// Layers held finer than int8 that are named without `-v`.
+const FALLBACKS_SHOWN: usize = 6;
 
 /// Runs `graft quantize`.
 ///
@@ -46,9 +49,8 @@ pub fn run(context: &Context, args: &QuantizeArgs) -> Result<Done, CliError> {
             }
             Progress::Calibrated { n, of } => progress.at_of(n as u64, of as u64),
             Progress::Searched { n } => {
-                // How many there will be is not known before the last.
-                progress.step("searching");
-                progress.at_of(n as u64, n as u64 + 1);
+                progress.step("sets of layers tried");
+                progress.so_far(n as u64);
             }
             Progress::Quantized => progress.step("verifying"),
             Progress::Verified => {}
@@ -255,7 +257,12 @@ fn print_fallbacks(output: &Output, report: &Report) {
         format!("; {} with every layer in int8", three_digits(loss_int8))
     };
     output.line(format!("loss       {} of {max_loss} allowed{all_int8}", three_digits(1.0 - cosine)));
-    for fallback in &report.fallbacks {
+    // What is worth most first; all of it is needed.
+    let mut fallbacks: Vec<_> = report.fallbacks.iter().collect();
+    let worth = |fallback: &FallbackReport| fallback.loss_without.unwrap_or(f64::INFINITY);
+    fallbacks.sort_by(|a, b| worth(b).total_cmp(&worth(a)));
+    let n_shown = if output.verbose { fallbacks.len() } else { FALLBACKS_SHOWN };
+    for fallback in fallbacks.iter().take(n_shown) {
         let (first, others) = match &fallback.layers[..] {
             [] => ("?", String::new()),
             [first] => (first.as_str(), String::new()),
@@ -265,6 +272,9 @@ fn print_fallbacks(output: &Output, report: &Report) {
         let without =
             fallback.loss_without.map_or(String::new(), |loss| format!(": {} without it", three_digits(loss)));
         output.line(format!("{:<10} {what}{first}{others}{without}", fallback.precision));
+    }
+    if fallbacks.len() > n_shown {
+        output.line(format!("           and {} more: -v lists them", fallbacks.len() - n_shown));
     }
     if let Some(loss_int16) = report.loss_int16 {
         output.line(format!("int16      alone reaches {} at best", three_digits(loss_int16)));
