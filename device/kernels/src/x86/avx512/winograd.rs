@@ -33,9 +33,11 @@ const VECTORS: usize = HALF / LANES;
 /// Tiles whose sums are in registers together.
 const TILES: usize = 8;
 /// Transformed inputs of so many bytes are made at a time: they and a block of weights share the second-level cache.
-const INPUT_BYTES: usize = 512 << 10;
+const INPUT_BYTES: usize = 256 << 10;
 /// Narrower pictures have too few tiles for what the weights take.
 const WIDTH_MIN: usize = 24;
+/// Fewer input channels win too little for the memory that their weights take.
+const CHANNELS_MIN: usize = 64;
 /// Weights in all, of input times output channels: larger ones come from too far away.
 const WEIGHTS_MAX: usize = 256 * 256;
 /// Sums below this survive the division modulo 2^32.
@@ -53,6 +55,7 @@ pub(super) fn suits(shape: &ConvShape) -> bool {
     [window.kernel, window.stride, window.dilation] == [[3; 2], [1; 2], [1; 2]]
         && shape.groups == 1
         && shape.output.w >= WIDTH_MIN
+        && shape.input.c >= CHANNELS_MIN
         && shape.input.c.is_multiple_of(CHANNELS)
         && shape.output.c.is_multiple_of(HALF)
         && shape.input.c * shape.output.c <= WEIGHTS_MAX
