@@ -2,8 +2,8 @@
 
 #[cfg(target_arch = "aarch64")]
 use crate::aarch64::elementwise;
-use crate::requantize::{Clamp, RealClamp, round_half_even_shift};
-use crate::view::{Activation, Broadcast, Dims, View, ViewMut, broadcast_of, for_each_pair};
+use crate::requantize::{Clamp, IN_F64, RealClamp, round_half_even_shift};
+use crate::view::{Activation, Broadcast, Dims, View, ViewMut, broadcast_of, for_each_pair, pairs_of_each_type};
 #[cfg(target_arch = "x86_64")]
 use crate::x86;
 use crate::{Isa, KernelError};
@@ -61,17 +61,7 @@ fn add_any(
     output: ViewMut<'_>,
 ) -> Result<(), KernelError> {
     let one = AddOne::new(params);
-    macro_rules! run {
-        ($($a:ident $b:ident $o:ident),*) => {
-            match (a, b, output) {
-                $((View::$a(a), View::$b(b), ViewMut::$o(out)) => {
-                    for_each_pair(a, b, broadcast, out, |a, b| one.of(a, b));
-                })*
-                _ => return Err(KernelError::Types { op: "Add" }),
-            }
-        };
-    }
-    run!(I8 I8 I8, I8 I8 I16, I8 I16 I8, I8 I16 I16, I16 I8 I8, I16 I8 I16, I16 I16 I8, I16 I16 I16);
+    pairs_of_each_type!("Add", a, b, broadcast, output, |a, b| one.of(a, b));
     Ok(())
 }
 
@@ -93,8 +83,7 @@ impl AddOne {
 
     #[inline(always)]
     fn of<A: Activation, B: Activation, O: Activation>(self, a: A, b: B) -> O {
-        // armv7 has no vectors of f64.
-        if cfg!(target_arch = "arm") {
+        if !IN_F64 {
             return add_one(&self.params, a, b);
         }
         let [za, zb] = self.params.zero_points_in;

@@ -320,8 +320,9 @@ impl Under {
 
 /// Window elements of one output pixel: index and, unless in the padding, the input pixel.
 #[inline(always)]
-fn taps(shape: &ConvShape, oy: usize, ox: usize) -> impl Iterator<Item = (usize, Option<usize>)> {
+pub(crate) fn taps(shape: &ConvShape, pixel: usize) -> impl Iterator<Item = (usize, Option<usize>)> {
     let (window, input) = (shape.window, shape.input);
+    let (oy, ox) = (pixel / shape.output.w, pixel % shape.output.w);
     (0..window.kernel[0]).flat_map(move |ky| {
         let y = window.source(0, oy, ky, input.h);
         (0..window.kernel[1]).map(move |kx| {
@@ -344,11 +345,10 @@ fn dense_wide<I: Activation, O: Activation>(
     let out_per_group = shape.output.c / shape.groups;
     let Requantize { multipliers, clamp } = params.requantize;
     for (pixel, out) in output.chunks_exact_mut(shape.output.c).enumerate() {
-        let (oy, ox) = (pixel / shape.output.w, pixel % shape.output.w);
         for (oc, out) in out.iter_mut().enumerate() {
             let group = oc / out_per_group;
             let mut acc = params.bias[oc];
-            for (tap, at) in taps(shape, oy, ox) {
+            for (tap, at) in taps(shape, pixel) {
                 let Some(at) = at else { continue };
                 let x = &input[at * shape.input.c + group * c..][..c];
                 for (i, x) in x.iter().enumerate() {

@@ -4,7 +4,7 @@
 //! Every operation is one IEEE 754 binary32 operation, rounded to nearest, in the order written here. NaN may carry any
 //! payload: which one is not defined, and [`quantize`] ends it as real zero.
 
-use crate::conv::ConvShape;
+use crate::conv::{ConvShape, taps};
 use crate::requantize::{Clamp, RealClamp};
 use crate::view::{Activation, Dims, View, ViewMut, broadcast_of, for_each_pair};
 use crate::{Isa, KernelError, expect_len};
@@ -239,20 +239,6 @@ in_vectors_of_each_isa! {
     fn depthwise(shape: &ConvShape, packed: &[f32], bias: &[f32], x: &[f32], y: &mut [f32]) = depthwise_any
 }
 
-/// Input pixel under each element of the kernel at output pixel `pixel`, in order; `None` in the padding.
-#[inline(always)]
-fn under(shape: &ConvShape, pixel: usize) -> impl Iterator<Item = Option<usize>> {
-    let (window, input) = (shape.window, shape.input);
-    let (oy, ox) = (pixel / shape.output.w, pixel % shape.output.w);
-    (0..window.kernel[0]).flat_map(move |ky| {
-        let y = window.source(0, oy, ky, input.h);
-        (0..window.kernel[1]).map(move |kx| {
-            let x = window.source(1, ox, kx, input.w);
-            y.zip(x).map(|(y, x)| y * input.w + x)
-        })
-    })
-}
-
 /// A block of output channels at a time: each keeps its own order; side by side they fill vectors.
 #[inline(always)]
 fn dense_any(shape: &ConvShape, packed: &[f32], bias: &[f32], x: &[f32], y: &mut [f32]) {
@@ -265,8 +251,8 @@ fn dense_any(shape: &ConvShape, packed: &[f32], bias: &[f32], x: &[f32], y: &mut
                 let n = CHANNELS.min(out_per_group - block * CHANNELS);
                 let mut acc = [0f32; CHANNELS];
                 acc[..n].copy_from_slice(&bias[first..first + n]);
-                let taps = weights.as_chunks::<CHANNELS>().0.chunks_exact(c);
-                for (source, weights) in under(shape, pixel).zip(taps) {
+                let weights = weights.as_chunks::<CHANNELS>().0.chunks_exact(c);
+                for ((_, source), weights) in taps(shape, pixel).zip(weights) {
                     acc = match source {
                         Some(at) => add_products(acc, &x[at * shape.input.c + group * c..][..c], weights),
                         None => weights.iter().fold(acc, |acc, weights| add_scaled(acc, 0.0, weights)),
@@ -298,7 +284,7 @@ fn depthwise_any(shape: &ConvShape, packed: &[f32], bias: &[f32], x: &[f32], y: 
     let c = shape.output.c;
     for (pixel, out) in y.chunks_exact_mut(c).enumerate() {
         out.copy_from_slice(bias);
-        for (source, weights) in under(shape, pixel).zip(packed.chunks_exact(c)) {
+        for ((_, source), weights) in taps(shape, pixel).zip(packed.chunks_exact(c)) {
             match source {
                 Some(at) => {
                     let x = &x[at * c..][..c];

@@ -1,7 +1,7 @@
 //! Product of two tensors.
 
-use crate::requantize::{Clamp, MULTIPLIER_BITS, RealClamp, round_half_even_shift};
-use crate::view::{Activation, Broadcast, Dims, View, ViewMut, broadcast_of, for_each_pair};
+use crate::requantize::{Clamp, IN_F64, MULTIPLIER_BITS, RealClamp, real_factor, round_half_even_shift};
+use crate::view::{Activation, Broadcast, Dims, View, ViewMut, broadcast_of, for_each_pair, pairs_of_each_type};
 use crate::{Isa, KernelError};
 
 /// Values of one multiplication.
@@ -46,19 +46,8 @@ fn mul_any(
     b: View<'_>,
     output: ViewMut<'_>,
 ) -> Result<(), KernelError> {
-    let factor = f64::from(params.multiplier) * (1.0 / (1u64 << MULTIPLIER_BITS) as f64);
-    let clamp = RealClamp::new(params.clamp);
-    macro_rules! run {
-        ($($a:ident $b:ident $o:ident),*) => {
-            match (a, b, output) {
-                $((View::$a(a), View::$b(b), ViewMut::$o(out)) => {
-                    for_each_pair(a, b, broadcast, out, |a, b| mul_one(params, factor, clamp, a, b));
-                })*
-                _ => return Err(KernelError::Types { op: "Mul" }),
-            }
-        };
-    }
-    run!(I8 I8 I8, I8 I8 I16, I8 I16 I8, I8 I16 I16, I16 I8 I8, I16 I8 I16, I16 I16 I8, I16 I16 I16);
+    let (factor, clamp) = (real_factor(params.multiplier), RealClamp::new(params.clamp));
+    pairs_of_each_type!("Mul", a, b, broadcast, output, |a, b| mul_one(params, factor, clamp, a, b));
     Ok(())
 }
 
@@ -72,8 +61,7 @@ fn mul_one<A: Activation, B: Activation, O: Activation>(
 ) -> O {
     let [za, zb] = params.zero_points_in;
     let [a, b] = [a.to_i32().wrapping_sub(za), b.to_i32().wrapping_sub(zb)];
-    // armv7 has no vectors of f64.
-    if cfg!(target_arch = "arm") {
+    if !IN_F64 {
         let product = i64::from(a).wrapping_mul(b.into()).wrapping_mul(params.multiplier.into());
         return O::from_i32(params.clamp.apply(round_half_even_shift(product, MULTIPLIER_BITS)));
     }

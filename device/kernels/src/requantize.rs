@@ -92,11 +92,19 @@ impl RealClamp {
     }
 }
 
+/// True if sums are rounded in f64; armv7 has no vectors of it.
+pub(crate) const IN_F64: bool = !cfg!(target_arch = "arm");
+
+/// The real factor that a multiplier stands for, exact.
+#[inline(always)]
+pub(crate) fn real_factor(multiplier: i32) -> f64 {
+    f64::from(multiplier) * (1.0 / (1u64 << MULTIPLIER_BITS) as f64)
+}
+
 /// One pixel's accumulators to its outputs, `[C]` each, as [`requantize`].
 #[inline(always)]
 pub(crate) fn requantize_row<O: Activation>(acc: &[i32], multipliers: &[i32], clamp: Clamp, output: &mut [O]) {
-    // armv7 has no vectors of f64.
-    if cfg!(target_arch = "arm") {
+    if !IN_F64 {
         for ((out, acc), multiplier) in output.iter_mut().zip(acc).zip(multipliers) {
             *out = O::from_i32(requantize(*acc, *multiplier, clamp));
         }
@@ -104,8 +112,7 @@ pub(crate) fn requantize_row<O: Activation>(acc: &[i32], multipliers: &[i32], cl
     }
     let real = RealClamp::new(clamp);
     for ((out, acc), multiplier) in output.iter_mut().zip(acc).zip(multipliers) {
-        let factor = f64::from(*multiplier) * (1.0 / (1u64 << MULTIPLIER_BITS) as f64);
-        *out = O::from_i32(real.apply(f64::from(*acc) * factor));
+        *out = O::from_i32(real.apply(f64::from(*acc) * real_factor(*multiplier)));
     }
 }
 

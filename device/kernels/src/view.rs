@@ -181,6 +181,22 @@ impl Broadcast {
     }
 }
 
+/// Calls `$one` on each pair of operands of whatever two types, and its output of a third, each i8 or i16; else returns
+/// an error that names `$op`.
+macro_rules! pairs_of_each_type {
+    ($op:literal, $a:expr, $b:expr, $broadcast:expr, $output:expr, $one:expr) => {
+        pairs_of_each_type!(@ $op, $a, $b, $broadcast, $output, $one;
+            I8 I8 I8, I8 I8 I16, I8 I16 I8, I8 I16 I16, I16 I8 I8, I16 I8 I16, I16 I16 I8, I16 I16 I16)
+    };
+    (@ $op:literal, $a:expr, $b:expr, $broadcast:expr, $output:expr, $one:expr; $($x:ident $y:ident $z:ident),*) => {
+        match ($a, $b, $output) {
+            $((View::$x(a), View::$y(b), ViewMut::$z(out)) => for_each_pair(a, b, $broadcast, out, $one),)*
+            _ => return Err(KernelError::Types { op: $op }),
+        }
+    };
+}
+pub(crate) use pairs_of_each_type;
+
 /// Calls `f` on each pair of operands and its output; `a` and `output` of one length, `b` as `broadcast` says.
 #[inline(always)]
 pub(crate) fn for_each_pair<A: Copy, B: Copy, O>(

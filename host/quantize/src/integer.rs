@@ -94,31 +94,33 @@ impl Builder<'_> {
             Some((data_type, scale)) => (data_type, scale, 0),
             None => (quant.data_type, quant.scale, quant.zero_point),
         };
-        let id = TensorId(self.built.graph.tensors.len() as u32);
-        self.built.graph.tensors.push(Tensor { shape: self.shape(value), data_type, scale, zero_point });
+        let id = self.push_tensor(Tensor { shape: self.shape(value), data_type, scale, zero_point });
         self.built.tensors.insert(value, id);
         id
     }
 
     /// Adds a float tensor within a node.
     fn float_tensor(&mut self, value: ValueId) -> TensorId {
-        let id = TensorId(self.built.graph.tensors.len() as u32);
         let (shape, data_type) = (self.shape(value), DataType::F32);
-        self.built.graph.tensors.push(Tensor { shape, data_type, scale: 1.0, zero_point: 0 });
+        self.push_tensor(Tensor { shape, data_type, scale: 1.0, zero_point: 0 })
+    }
+
+    fn push_tensor(&mut self, tensor: Tensor) -> TensorId {
+        let id = TensorId(self.built.graph.tensors.len() as u32);
+        self.built.graph.tensors.push(tensor);
         id
     }
 
     fn push(&mut self, node: &FloatNode, op: Op, output: TensorId) {
         let inputs = node.inputs.iter().filter_map(|i| self.built.tensors.get(i)).copied().collect();
         self.push_step(node, op, inputs, output);
-        if let Some(note) = self.built.notes.last_mut() {
-            (note.value, note.macs) = (Some(node.output), self.context.graph.macs(node));
-        }
     }
 
+    /// A step on these tensors; those into float and out of it compute nothing.
     fn push_step(&mut self, node: &FloatNode, op: Op, inputs: Vec<TensorId>, output: TensorId) {
-        let step = self.built.graph.steps.len();
-        self.built.notes.push(StepNote { step, value: None, macs: 0, n_coarser: 0, n_wide: 0 });
+        let converts = matches!(op, Op::Dequantize { .. } | Op::Quantize { .. });
+        let (value, macs) = if converts { (None, 0) } else { (Some(node.output), self.context.graph.macs(node)) };
+        self.built.notes.push(StepNote { step: self.built.graph.steps.len(), value, macs, n_coarser: 0, n_wide: 0 });
         // Names from outside are cut: a report shows them, nothing else reads them.
         let name = node.name.chars().take(96).collect();
         self.built.graph.steps.push(Step { name, op, inputs, output });
@@ -253,9 +255,6 @@ impl Builder<'_> {
         let bias = self.built.writer.push_f32(&bias);
         let op = Op::FloatConv { window: conv.window, groups: conv.groups as u32, weights, bias };
         self.push_step(node, op, vec![x], y);
-        if let Some(note) = self.built.notes.last_mut() {
-            (note.value, note.macs) = (Some(node.output), self.context.graph.macs(node));
-        }
         let output = self.tensor(node.output, None);
         let inv_scale = (1.0 / out.scale) as f32;
         self.push_step(node, Op::Quantize { inv_scale, low, high }, vec![y], output);

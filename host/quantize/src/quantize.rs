@@ -182,11 +182,11 @@ pub fn quantize(
     timings.quantize_ms = clock.lap();
     progress(Progress::Quantized);
 
-    let verified = made.verify(&model, &prepared, picture.as_ref(), &verified_samples)?;
+    let verified = made.verify(&prepared, picture.as_ref(), &verified_samples)?;
     let expect = options
         .expect
         .as_ref()
-        .map(|(input, expected)| made.expect(&model, &prepared, picture.as_ref(), input, expected))
+        .map(|(input, expected)| made.expect(&prepared, picture.as_ref(), input, expected))
         .transpose()?;
     let is_finer = fallbacks != Fallbacks::default();
     let slowdown = if is_finer { prepared.slowdown(&mut made, &verified_samples) } else { None };
@@ -257,7 +257,6 @@ impl Made {
 
     fn verify(
         &mut self,
-        model: &Model,
         prepared: &Prepared<'_>,
         picture: Option<&PictureInput>,
         samples: &[Sample],
@@ -266,7 +265,7 @@ impl Made {
             return Ok(Verified::default());
         }
         let values: Vec<ValueId> = prepared.graph.nodes.iter().map(|n| n.output).collect();
-        let probe = Probe::new(model, &prepared.graph, &values, true)?;
+        let probe = Probe::new(prepared.model, &prepared.graph, &values, true)?;
         let failed = |e: graft_engine::LoadError| QuantizeError::Bundle { message: e.to_string() };
         let mut tracer = Tracer::load(&self.bundle, self.engine.isa()).map_err(failed)?;
         let pair = Pair {
@@ -276,20 +275,19 @@ impl Made {
             graph: &prepared.graph,
             tensors: &self.integer.tensors,
         };
-        verify(pair, samples, &model.input, picture, &prepared.input)
+        verify(pair, samples, &prepared.model.input, picture, &prepared.input)
     }
 
     /// Compares the user's own embedding with both networks'.
     fn expect(
         &mut self,
-        model: &Model,
         prepared: &Prepared<'_>,
         picture: Option<&PictureInput>,
         input: &Path,
         expected: &Path,
     ) -> Result<Expectation, QuantizeError> {
         let unusable = |path: &Path, reason: String| QuantizeError::Expect { path: path.into(), reason };
-        let mut contents = load(input, &model.input, picture).map_err(|e| match e {
+        let mut contents = load(input, &prepared.model.input, picture).map_err(|e| match e {
             LoadError::NormMissing => QuantizeError::Input(SpecError::NormMissing),
             LoadError::File(reason) => unusable(input, reason),
         })?;
@@ -305,8 +303,8 @@ impl Made {
         let tensor = sample.tensor(&prepared.input).map_err(|reason| unusable(input, reason))?;
         let embedding = self.engine.embed(&tensor).map_err(|e| unusable(input, e.to_string()))?;
         let embedding: Vec<f32> = embedding.iter().map(|e| f32::from(*e)).collect();
-        let probe = Probe::new(model, &prepared.graph, &[], false)?;
-        let float = probe.values(&sample.floats(&model.input, picture))?.output;
+        let probe = Probe::new(prepared.model, &prepared.graph, &[], false)?;
+        let float = probe.values(&sample.floats(&prepared.model.input, picture))?.output;
         Ok(Expectation {
             input: input.into(),
             cosine_float: cosine(&array.values, &float),
@@ -358,10 +356,12 @@ impl Made {
 fn precision(graph: &Graph, step: &Step) -> &'static str {
     let tensors = step.inputs.iter().chain([&step.output]).filter_map(|id| graph.tensors.get(id.0 as usize));
     let types: Vec<DataType> = tensors.map(|tensor| tensor.data_type).collect();
-    match () {
-        () if types.contains(&DataType::F32) => "float",
-        () if types.contains(&DataType::I16) => "int16",
-        () => "int8",
+    if types.contains(&DataType::F32) {
+        "float"
+    } else if types.contains(&DataType::I16) {
+        "int16"
+    } else {
+        "int8"
     }
 }
 

@@ -33,6 +33,10 @@ pub struct Report {
     pub n_verified: usize,
     /// Mean cosine between the board's int8 embedding and the float one; None if nothing was verified.
     pub cosine_mean: Option<f64>,
+    /// The worst.
+    pub cosine_min: Option<f64>,
+    /// Its input.
+    pub worst_file: Option<PathBuf>,
     /// Largest mean of 1 - cosine that was asked for.
     pub max_loss: Option<f64>,
     /// The same mean with everything in int8, where a largest one was asked for.
@@ -43,10 +47,6 @@ pub struct Report {
     pub fallbacks: Vec<FallbackReport>,
     /// Time of an inference over that of one all in int8, on the computer that quantized; None without fallbacks.
     pub slowdown: Option<f64>,
-    /// The worst.
-    pub cosine_min: Option<f64>,
-    /// Its input.
-    pub worst_file: Option<PathBuf>,
     /// Integer steps per unit of the normalised embedding.
     pub inv_scale: f64,
     /// Share of embedding components that were clipped on the calibration inputs.

@@ -92,7 +92,8 @@ pub(crate) fn choose(
 ) -> Vec<Quant> {
     let groups = groups(graph);
     let input_quant = Quant::i8(input.scale, input.zero_point);
-    let limits = wide_limits(graph, &groups);
+    // All weights are looked at: not where nobody asks.
+    let limits = if wide.is_empty() { HashMap::new() } else { wide_limits(graph, &groups) };
     let mut ranges: HashMap<usize, [f64; 2]> = HashMap::new();
     let mut stated: HashMap<usize, Fixed> = HashMap::new();
     let produced = graph.nodes.iter().map(|n| (n.output, Some(n))).chain([(graph.input, None)]);

@@ -4,8 +4,8 @@
 //! taken first, as many as the budget asks for. Then every one that is no longer needed is dropped, the dearest first.
 
 use std::collections::HashMap;
-use std::sync::Mutex;
-use std::sync::atomic::{AtomicUsize, Ordering};
+
+use rayon::prelude::*;
 
 use crate::fallback::{Candidate, Fallback};
 
@@ -140,22 +140,9 @@ impl Search<'_> {
         let mut missing: Vec<&Vec<Fallback>> = keys.iter().filter(|key| !self.losses.contains_key(*key)).collect();
         missing.sort();
         missing.dedup();
-        let (next, found) = (AtomicUsize::new(0), Mutex::new(vec![]));
-        let work = || {
-            while let Some(key) = missing.get(next.fetch_add(1, Ordering::Relaxed)) {
-                let loss = (self.measure)(key);
-                // A lock that a panic left is the panic's; the scope passes that on.
-                if let Ok(mut found) = found.lock() {
-                    found.push(((*key).clone(), loss));
-                }
-            }
-        };
-        let n_threads = std::thread::available_parallelism().map_or(1, usize::from).min(missing.len());
-        std::thread::scope(|scope| {
-            (1..n_threads).for_each(|_| drop(scope.spawn(work)));
-            work();
-        });
-        self.losses.extend(found.into_inner().unwrap_or_default());
+        let measure = self.measure;
+        let found: Vec<_> = missing.into_par_iter().map(|key| (key.clone(), measure(key))).collect();
+        self.losses.extend(found);
         (self.progress)(self.losses.len());
         keys.iter().map(|key| self.losses.get(key).copied().flatten()).collect()
     }
@@ -173,6 +160,8 @@ fn without(set: &[Candidate], at: usize) -> Vec<Candidate> {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Mutex;
+
     use super::*;
     use Fallback::{Float, Wide};
 
