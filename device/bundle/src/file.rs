@@ -375,6 +375,11 @@ impl BundleWriter {
         self.push(&values.iter().flat_map(|v| v.to_le_bytes()).collect::<Vec<_>>())
     }
 
+    /// Appends u32 values, little-endian.
+    pub fn push_u32(&mut self, values: &[u32]) -> Blob {
+        self.push(&values.iter().flat_map(|v| v.to_le_bytes()).collect::<Vec<_>>())
+    }
+
     /// Appends f32 values, little-endian.
     pub fn push_f32(&mut self, values: &[f32]) -> Blob {
         self.push(&values.iter().flat_map(|v| v.to_le_bytes()).collect::<Vec<_>>())

@@ -86,6 +86,9 @@ pub struct Blob {
 /// What a multiplier of 1 is: they stand for M over this, 2^22.
 pub const MULTIPLIER_ONE: f64 = 4_194_304.0;
 
+/// What a pixel is: places of rows and columns are in units of its 2048th.
+pub const POSITION_ONE: u32 = 2048;
+
 /// Requantization to the output tensor: `q = clamp(zero_point + round_half_even(acc * M / 2^22), low, high)` with one
 /// multiplier M in 1..2^23 per output channel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -236,6 +239,26 @@ pub enum Op {
     FloatSoftmax,
     /// Mean over height and width, summed in row-major order, one division. `[H, W, C] -> [1, 1, C]`.
     FloatMean,
+    /// Product of two activations, matrix by matrix: `[N, R, K] x [N, K, C] -> [N, R, C]`,
+    /// `q = clamp(zp + round_half_even(sum((a - zp_a) * (b - zp_b)) * multiplier / 2^22))`. Two inputs; zero points of
+    /// I16 are 0.
+    MatMul {
+        /// In 1..2^23.
+        multiplier: i32,
+        /// Smallest output.
+        low: i32,
+        /// Largest output.
+        high: i32,
+    },
+    /// Bilinear interpolation, with weights in steps of 2^-11:
+    /// `q = round_half_even(sum of the four pixels around * weight of row * weight of column / 2^22)`. Output scale and
+    /// zero point are the input's.
+    Resize {
+        /// u32 little-endian, of each output row its place in the input times [`POSITION_ONE`], at most the last row's.
+        rows: Blob,
+        /// The same of columns.
+        columns: Blob,
+    },
 }
 
 /// Function of one float.
@@ -297,6 +320,8 @@ impl Op {
             Op::FloatConv { .. } => "FloatConv",
             Op::FloatSoftmax => "FloatSoftmax",
             Op::FloatMean => "FloatMean",
+            Op::MatMul { .. } => "MatMul",
+            Op::Resize { .. } => "Resize",
         }
     }
 }

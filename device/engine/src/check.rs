@@ -27,7 +27,7 @@ pub const WINDOW_MAX: u32 = 4096;
 const CORE_BYTES_MIN: u64 = 4 << 20;
 
 /// Names of the ops that this engine runs, as [`graft_bundle::Op::name`] spells them.
-pub const OPS: [&str; 18] = [
+pub const OPS: [&str; 20] = [
     "Add",
     "AveragePool",
     "Concat",
@@ -39,10 +39,12 @@ pub const OPS: [&str; 18] = [
     "FloatSoftmax",
     "FloatUnary",
     "GlobalSum",
+    "MatMul",
     "MaxPool",
     "Mul",
     "Quantize",
     "Reshape",
+    "Resize",
     "Table",
     "Transpose",
     "Upsample",
@@ -254,11 +256,12 @@ fn narrow_limits(graph: &Graph, tensors: &mut [TensorInfo]) {
             Op::Conv { requantize: Requantize { low, high, .. }, .. }
             | Op::Add { low, high, .. }
             | Op::Mul { low, high, .. }
+            | Op::MatMul { low, high, .. }
             | Op::AveragePool { low, high, .. }
             | Op::Quantize { low, high, .. } => Some([*low, *high]),
             // A window that meets no pixel gives the type's smallest.
             Op::MaxPool { window } if !meets_pixels(window) => None,
-            Op::MaxPool { .. } | Op::Upsample { .. } | Op::Reshape | Op::Transpose { .. } => {
+            Op::MaxPool { .. } | Op::Upsample { .. } | Op::Resize { .. } | Op::Reshape | Op::Transpose { .. } => {
                 step.inputs.first().and_then(|input| limits(tensors, input))
             }
             Op::Concat { .. } => {

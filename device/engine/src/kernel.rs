@@ -3,8 +3,10 @@
 use graft_kernels::add::{AddParams, add};
 use graft_kernels::conv::{ConvParams, ConvShape, conv};
 use graft_kernels::float::{self, Binary, Unary};
+use graft_kernels::matmul::{MatMulParams, MatMulShape, matmul};
 use graft_kernels::mul::{MulParams, mul};
 use graft_kernels::pool::{AverageParams, PoolShape, average_pool, global_sum, max_pool};
+use graft_kernels::resize::resize;
 use graft_kernels::shape::{concat_part, reshape, transpose, upsample};
 use graft_kernels::table::{table, wide_table};
 use graft_kernels::{Clamp, Dims, Isa, KernelError, Requantize, View, ViewMut};
@@ -20,6 +22,7 @@ pub(crate) enum Kernel {
     Chain(Chain),
     Add { dims: [Dims; 2], params: AddParams },
     Mul { dims: [Dims; 2], params: MulParams },
+    MatMul { shape: MatMulShape, params: MatMulParams },
     AveragePool { shape: PoolShape, params: AverageParams },
     GlobalSum { dims: Dims, zero_point_in: i32 },
     MaxPool { shape: PoolShape },
@@ -27,6 +30,7 @@ pub(crate) enum Kernel {
     WideTable { entries: Entries },
     Concat { axis: usize, parts: Vec<Part>, whole: Dims },
     Upsample { dims: Dims, factor: [usize; 2] },
+    Resize { dims: Dims, rows: Vec<u32>, columns: Vec<u32> },
     Reshape,
     Transpose { dims: Dims, axes: [usize; 3] },
     Dequantize { scale: f32, zero_point: i32 },
@@ -71,11 +75,12 @@ pub(crate) struct Part {
 }
 
 impl Kernel {
-    /// Multiply-accumulates of convolutions; other ops cost next to nothing and count none.
+    /// Multiply-accumulates of convolutions and products of matrices; other ops cost next to nothing and count none.
     pub(crate) fn n_macs(&self) -> u64 {
         match self {
             Self::Conv { shape, .. } | Self::FloatConv { shape, .. } => shape.n_macs(),
             Self::Chain(chain) => chain.n_macs(),
+            Self::MatMul { shape, .. } => shape.n_macs(),
             _ => 0,
         }
     }
@@ -83,6 +88,7 @@ impl Kernel {
     pub(crate) fn scratch(&self, isa: Isa) -> ScratchLens {
         match self {
             Self::Conv { shape, .. } => ScratchLens { wide: shape.scratch_len(), ..ScratchLens::default() },
+            Self::MatMul { shape, .. } => ScratchLens { wide: shape.scratch_len(), ..ScratchLens::default() },
             Self::Chain(chain) => chain.scratch(isa),
             _ => ScratchLens::default(),
         }
@@ -124,6 +130,9 @@ impl Kernel {
             },
             Self::Add { dims, params } => add(isa, *dims, params, input(0)?, input(1)?, output),
             Self::Mul { dims, params } => mul(isa, *dims, params, input(0)?, input(1)?, output),
+            Self::MatMul { shape, params } => {
+                matmul(isa, shape, params, [input(0)?, input(1)?], &mut scratch.wide, output)
+            }
             Self::AveragePool { shape, params } => average_pool(isa, shape, params, input(0)?, output),
             Self::GlobalSum { dims, zero_point_in } => global_sum(isa, *dims, *zero_point_in, input(0)?, output),
             Self::MaxPool { shape } => max_pool(isa, shape, input(0)?, output),
@@ -139,6 +148,7 @@ impl Kernel {
                 Ok(())
             }
             Self::Upsample { dims, factor } => upsample(isa, *dims, *factor, input(0)?, output),
+            Self::Resize { dims, rows, columns } => resize(isa, *dims, [rows, columns], input(0)?, output),
             Self::Reshape => reshape(isa, input(0)?, output),
             Self::Transpose { dims, axes } => transpose(isa, *dims, *axes, input(0)?, output),
             Self::Dequantize { scale, zero_point } => float::dequantize(isa, *scale, *zero_point, input(0)?, output),

@@ -7,9 +7,11 @@ use graft_bundle::{Bundle, BundleError, DataType, Op};
 use graft_kernels::add::AddParams;
 use graft_kernels::conv::ConvShape;
 use graft_kernels::float::{self, Binary, Unary};
+use graft_kernels::matmul::{MatMulParams, MatMulShape};
 use graft_kernels::mul::MulParams;
 use graft_kernels::packed::{self, Layer, Line, RowSums};
 use graft_kernels::pool::{AverageParams, PoolShape};
+use graft_kernels::resize::POSITION_BITS;
 use graft_kernels::view::{Broadcast, signed};
 use graft_kernels::{Clamp, Dims, Isa};
 
@@ -74,6 +76,8 @@ pub(crate) fn lower(bundle: &Bundle, tensors: &[TensorInfo], step: &Step, setup:
             at.expect_output(Dims { h: 1, w: 1, c: x.dims.c })?;
             Ok(Kernel::FloatMean { dims: x.dims })
         }
+        Op::MatMul { multiplier, low, high } => at.matmul(*multiplier, [*low, *high]),
+        Op::Resize { rows, columns } => at.resize(*rows, *columns),
     }
 }
 
@@ -142,6 +146,30 @@ impl Lowering<'_> {
         check_range("multiplier", multiplier.into(), 1, MULTIPLIER_MAX)?;
         let zero_points_in = [a.zero_point, b.zero_point];
         Ok(Kernel::Mul { dims, params: MulParams { zero_points_in, multiplier, clamp: self.clamp(range)? } })
+    }
+
+    fn matmul(&self, multiplier: i32, range: [i32; 2]) -> Result<Kernel, Fault> {
+        let [a, b] = self.two()?;
+        self.activations(&[a, b, self.output])?;
+        let shape = MatMulShape { n: a.dims.h, rows: a.dims.w, inner: a.dims.c, columns: b.dims.c };
+        if [b.dims.h, b.dims.w] != [shape.n, shape.inner] {
+            let allowed = format!("[{}, {}, any]", shape.n, shape.inner);
+            return Err(Fault::Shape { what: "second input", found: b.shape, allowed });
+        }
+        self.expect_output(Dims { c: b.dims.c, ..a.dims })?;
+        check_range("multiplier", multiplier.into(), 1, MULTIPLIER_MAX)?;
+        for x in [a, b] {
+            // Centred values are multiplied as i16.
+            if x.data_type == DataType::I16 {
+                check_range("zero point of I16", x.zero_point.into(), 0, 0)?;
+            }
+        }
+        let bound = (shape.inner as i64).saturating_mul(centred_reach(a)).saturating_mul(centred_reach(b));
+        if bound >= ACCUMULATOR_LIMIT {
+            return Err(Fault::Accumulator { channel: 0, bound });
+        }
+        let zero_points_in = [a.zero_point, b.zero_point];
+        Ok(Kernel::MatMul { shape, params: MatMulParams { zero_points_in, multiplier, clamp: self.clamp(range)? } })
     }
 
     fn average_pool(
@@ -241,6 +269,22 @@ impl Lowering<'_> {
         let w = x.dims.w.saturating_mul(factor[1]);
         self.expect_output(Dims { h, w, c: x.dims.c })?;
         Ok(Kernel::Upsample { dims: x.dims, factor })
+    }
+
+    fn resize(&self, rows: Blob, columns: Blob) -> Result<Kernel, Fault> {
+        let x = self.one()?;
+        self.activations(&[x])?;
+        self.same_meaning(x)?;
+        self.expect_output(Dims { c: x.dims.c, ..self.output.dims })?;
+        let positions = |what, blob, n: usize, size: usize| {
+            let positions = self.words(what, blob, n, u32::from_le_bytes)?;
+            let last = (size as i64 - 1) << POSITION_BITS;
+            positions.iter().try_for_each(|position| check_range(what, (*position).into(), 0, last))?;
+            Ok(positions)
+        };
+        let rows = positions("row", rows, self.output.dims.h, x.dims.h)?;
+        let columns = positions("column", columns, self.output.dims.w, x.dims.w)?;
+        Ok(Kernel::Resize { dims: x.dims, rows, columns })
     }
 
     fn reshape(&self) -> Result<Kernel, Fault> {

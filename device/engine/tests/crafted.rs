@@ -3,7 +3,7 @@
 
 mod common;
 
-use common::{Net, branched_net, float_net, mobile_net, seeded, wide_net};
+use common::{Net, branched_net, float_net, mobile_net, product_net, seeded, wide_net};
 use graft_bundle::TensorId;
 use graft_bundle::graph::{Graph, Op, Tensor, Window};
 use graft_engine::{Engine, Isa, Tracer, available_isas};
@@ -13,8 +13,8 @@ use proptest::prelude::*;
 const RUN_BYTES_MAX: u64 = 1 << 20;
 const RUN_MACS_MAX: u64 = 1 << 22;
 
-fn nets() -> [Net; 4] {
-    [mobile_net(), branched_net(), float_net(), wide_net()]
+fn nets() -> [Net; 5] {
+    [mobile_net(), branched_net(), float_net(), wide_net(), product_net()]
 }
 
 /// Loads and, if it loads, runs. Returns whether it ran.
@@ -66,7 +66,7 @@ proptest! {
 
     #[test]
     fn damaged_graph_bytes_are_refused_or_run(
-        which in 0usize..4, damage in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..4),
+        which in 0usize..5, damage in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..4),
     ) {
         let mut net = nets()[which].clone();
         let mut bytes = postcard::to_allocvec(&net.graph).unwrap();
@@ -82,7 +82,7 @@ proptest! {
 
     #[test]
     fn extreme_fields_are_refused_or_run(
-        which in 0usize..4, at in any::<usize>(), axis in 0usize..3, value in edge(), what in 0usize..6,
+        which in 0usize..5, at in any::<usize>(), axis in 0usize..3, value in edge(), what in 0usize..6,
     ) {
         let mut net = nets()[which].clone();
         let n_steps = net.graph.steps.len();
@@ -99,7 +99,7 @@ proptest! {
 
     #[test]
     fn extreme_windows_are_refused_or_run(
-        which in 0usize..4, at in any::<usize>(), changes in prop::collection::vec((0usize..5, 0usize..2, edge()), 1..4),
+        which in 0usize..5, at in any::<usize>(), changes in prop::collection::vec((0usize..5, 0usize..2, edge()), 1..4),
         groups in prop::option::of(edge()), fit in any::<bool>(),
     ) {
         let mut net = nets()[which].clone();
@@ -132,7 +132,7 @@ proptest! {
     }
 
     #[test]
-    fn payload_of_any_bytes_is_refused_or_runs(which in 0usize..4, fill in any::<[u8; 7]>()) {
+    fn payload_of_any_bytes_is_refused_or_runs(which in 0usize..5, fill in any::<[u8; 7]>()) {
         // The same graph over other weights, biases and multipliers.
         let net = nets()[which].clone();
         let mut other = net.clone();

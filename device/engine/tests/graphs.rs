@@ -4,7 +4,7 @@ mod common;
 #[path = "common/naive.rs"]
 mod naive;
 
-use common::{Net, branched_net, float_net, mobile_net, open, seeded, square, wide_net};
+use common::{Net, branched_net, float_net, mobile_net, open, product_net, seeded, square, wide_net};
 use graft_bundle::DataType;
 use graft_bundle::file::{Case, CaseInput};
 use graft_engine::{EmbedError, Engine, Isa, SelfTestError, Tracer, available_isas};
@@ -62,6 +62,11 @@ fn sixteen_bits_equal_the_naive_interpreter() {
 }
 
 #[test]
+fn products_of_activations_equal_the_naive_interpreter() {
+    agrees_with_naive(&product_net());
+}
+
+#[test]
 fn every_float_op_equals_the_naive_interpreter() {
     agrees_with_naive(&float_net());
 }
@@ -69,7 +74,7 @@ fn every_float_op_equals_the_naive_interpreter() {
 #[test]
 fn the_nets_hold_every_op() {
     let mut ops: Vec<String> =
-        [mobile_net(), branched_net(), float_net()].iter().flat_map(|n| n.bundle().manifest().ops.clone()).collect();
+        [mobile_net(), branched_net(), float_net(), product_net()].iter().flat_map(|n| n.bundle().manifest().ops.clone()).collect();
     ops.sort();
     ops.dedup();
     assert_eq!(ops, graft_engine::OPS);

@@ -2,7 +2,7 @@
 
 mod common;
 
-use common::{Net, branched_net, float_net, mobile_net, open, square, wide_net};
+use common::{Net, branched_net, float_net, mobile_net, open, product_net, square, wide_net};
 use graft_bundle::DataType::{self, F32, I8, I16, I32};
 use graft_bundle::TensorId;
 use graft_bundle::graph::{Blob, FloatFunction, Op, Step, Tensor, Window};
@@ -378,6 +378,66 @@ fn moves() {
     assert_eq!(
         output(branched_net(), "Reshape", |t| t.zero_point = 1),
         "step \"reshape_10\" (Reshape): output has scale 0.25 and zero point 1, input 0.25 and -7; allowed: equal"
+    );
+}
+
+#[test]
+fn products_of_activations() {
+    let in_matmul = |text: &str| format!("step \"matmul_2\" (MatMul): {text}");
+    assert_eq!(
+        inputs(product_net(), "MatMul", &[2, 2]),
+        in_matmul("second input has shape [4, 7, 5]; allowed: [4, 5, any]")
+    );
+    assert_eq!(
+        output(product_net(), "MatMul", |t| t.shape = [4, 6, 7]),
+        in_matmul("output has shape [4, 6, 7]; allowed: [4, 7, 6]")
+    );
+    assert_eq!(
+        op(product_net(), "MatMul", field!(MatMul, multiplier, 0)),
+        in_matmul("multiplier is 0; allowed: 1 to 8388607")
+    );
+    assert_eq!(
+        op(product_net(), "MatMul", field!(MatMul, low, -40_000)),
+        in_matmul("smallest output is -40000; allowed: -32768 to 2000")
+    );
+    assert_eq!(inputs(product_net(), "MatMul", &[2]), in_matmul("has 1 inputs; allowed: two"));
+    let in_second = |text: &str| format!("step \"matmul_3\" (MatMul): {text}");
+    assert_eq!(
+        output(product_net(), "MatMul", |t| t.zero_point = 5),
+        in_second("zero point of I16 is 5; allowed: 0 to 0")
+    );
+    // 40,000 products of 255 * 255.
+    let mut long = Net::new([2, 40_000, 1], -128);
+    let row = long.step(Op::Reshape, &[long.input()], long.like(long.input(), [2, 1, 40_000]));
+    let scalar = Tensor { scale: 1.0, ..long.like(row, [2, 1, 1]) };
+    long.step(Op::MatMul { multiplier: 1, low: -128, high: 127 }, &[row, long.input()], scalar);
+    assert_eq!(
+        refusal(&long),
+        "step \"matmul_1\" (MatMul): sum of output channel 0 can reach 2601000000; allowed: less than 2147483648"
+    );
+}
+
+#[test]
+fn positions() {
+    let in_resize = |text: &str| format!("step \"resize_4\" (Resize): {text}");
+    let placed = |positions: &[i32]| {
+        changed(product_net(), |net| {
+            let at = position(net, "Resize");
+            let blob = net.writer.push_i32(positions);
+            field!(Resize, rows, blob)(&mut net.graph.steps[at].op);
+        })
+    };
+    assert_eq!(placed(&[0, 1, 2, 3, 6_144]), "accepted");
+    assert_eq!(placed(&[0, 1, 2, 3, 6_145]), in_resize("row is 6145; allowed: 0 to 6144"));
+    assert_eq!(placed(&[0, 1, 2, 3, -1]), in_resize("row is 4294967295; allowed: 0 to 6144"));
+    assert_eq!(placed(&[0, 1, 2, 3]), in_resize("row has 16 bytes; allowed: 20"));
+    assert_eq!(
+        output(product_net(), "Resize", |t| t.shape = [5, 2, 5]),
+        in_resize("output has shape [5, 2, 5]; allowed: [5, 2, 6]")
+    );
+    assert_eq!(
+        output(product_net(), "Resize", |t| t.zero_point = 9),
+        in_resize("output has scale 0.1 and zero point 9, input 0.1 and 3; allowed: equal")
     );
 }
 

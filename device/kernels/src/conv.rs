@@ -10,7 +10,7 @@
 
 use core::ops::Range;
 
-use crate::dense::{Baseline, PIXELS, Products, dense, group_len, row_len, weight_at};
+use crate::dense::{Baseline, PIXELS, Products, dense, group_len, row_len, weight_at, with_products_of_each_isa};
 use crate::requantize::{Requantize, requantize, requantize_row};
 use crate::view::{Activation, Dims, View, ViewMut, Window};
 use crate::{Isa, KernelError, expect_len};
@@ -190,44 +190,17 @@ pub fn conv(
     let found = scratch.len();
     let scratch =
         scratch.get_mut(..scratch_len).ok_or(KernelError::Length { what: "scratch", found, expected: scratch_len })?;
-    match isa {
-        #[cfg(target_arch = "x86_64")]
-        // SAFETY: the caller vouches for the CPU.
-        Isa::Avx2 | Isa::AvxVnni => unsafe { run_avx2(shape, params, input, scratch, output) },
-        #[cfg(target_arch = "x86_64")]
-        // SAFETY: as above.
-        Isa::Avx512Vnni => unsafe { run_avx512(shape, params, input, scratch, output) },
-        // SAFETY: every CPU has it.
-        _ => unsafe { run::<Baseline>(shape, params, input, scratch, output) },
-    }
+    dispatch(isa, shape, params, input, scratch, output)
 }
 
-/// [`run`] in vectors of 256 bits.
-#[cfg(target_arch = "x86_64")]
-#[target_feature(enable = "avx2")]
-unsafe fn run_avx2(
-    shape: &ConvShape,
-    params: &ConvParams<'_>,
-    input: View<'_>,
-    scratch: &mut [i16],
-    output: ViewMut<'_>,
-) -> Result<(), KernelError> {
-    // SAFETY: the caller vouches for the CPU.
-    unsafe { run::<crate::dense::x86::Avx2>(shape, params, input, scratch, output) }
-}
-
-/// [`run`] in vectors of 512 bits.
-#[cfg(target_arch = "x86_64")]
-#[target_feature(enable = "avx512f,avx512bw,avx512vl")]
-unsafe fn run_avx512(
-    shape: &ConvShape,
-    params: &ConvParams<'_>,
-    input: View<'_>,
-    scratch: &mut [i16],
-    output: ViewMut<'_>,
-) -> Result<(), KernelError> {
-    // SAFETY: the caller vouches for the CPU.
-    unsafe { run::<crate::dense::x86::Avx512>(shape, params, input, scratch, output) }
+with_products_of_each_isa! {
+    fn dispatch(
+        shape: &ConvShape,
+        params: &ConvParams<'_>,
+        input: View<'_>,
+        scratch: &mut [i16],
+        output: ViewMut<'_>
+    ) -> Result<(), KernelError> = run
 }
 
 /// # Safety

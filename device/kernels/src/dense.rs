@@ -35,6 +35,37 @@ pub(crate) trait Products {
     unsafe fn add(sums: &mut Sums, weights: &[i16], patches: [&[i16]; PIXELS]);
 }
 
+/// Defines `$name(isa, ..)`: `$run::<P>(..)`, generic and `#[inline(always)]`, with the [`Products`] of each set.
+macro_rules! with_products_of_each_isa {
+    (fn $name:ident($($arg:ident: $type:ty),*) -> $result:ty = $run:ident) => {
+        fn $name(isa: $crate::Isa, $($arg: $type),*) -> $result {
+            #[cfg(target_arch = "x86_64")]
+            #[target_feature(enable = "avx2")]
+            unsafe fn avx2($($arg: $type),*) -> $result {
+                // SAFETY: the caller vouches for the CPU.
+                unsafe { $run::<$crate::dense::x86::Avx2>($($arg),*) }
+            }
+            #[cfg(target_arch = "x86_64")]
+            #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
+            unsafe fn avx512($($arg: $type),*) -> $result {
+                // SAFETY: the caller vouches for the CPU.
+                unsafe { $run::<$crate::dense::x86::Avx512>($($arg),*) }
+            }
+            match isa {
+                #[cfg(target_arch = "x86_64")]
+                // SAFETY: the caller vouches for the CPU.
+                $crate::Isa::Avx2 | $crate::Isa::AvxVnni => unsafe { avx2($($arg),*) },
+                #[cfg(target_arch = "x86_64")]
+                // SAFETY: as above.
+                $crate::Isa::Avx512Vnni => unsafe { avx512($($arg),*) },
+                // SAFETY: every CPU has it.
+                _ => unsafe { $run::<$crate::dense::Baseline>($($arg),*) },
+            }
+        }
+    };
+}
+pub(crate) use with_products_of_each_isa;
+
 /// Shaped for compilers: a sum of widened products is a multiply-add of Arm's vector units.
 #[cfg(not(target_arch = "x86_64"))]
 pub(crate) struct Plain;
@@ -58,7 +89,7 @@ impl Products for Plain {
     }
 }
 
-/// `pmaddwd` of 128, 256 or 512 bits.
+/// `pmaddwd` of 128 or 256 bits, `vpdpwssd` of 512.
 #[cfg(target_arch = "x86_64")]
 pub(crate) mod x86 {
     use core::arch::x86_64::*;
@@ -149,19 +180,31 @@ pub(crate) mod x86 {
         const PAIRS: bool = true;
 
         #[inline]
-        #[target_feature(enable = "avx512f,avx512bw,avx512vl")]
+        #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
         unsafe fn add(sums: &mut Sums, weights: &[i16], [a, b, c, d]: [&[i16]; PIXELS]) {
-            let mut local = [_mm512_setzero_si512(); PIXELS];
-            let weights = weights.as_chunks::<{ 2 * BLOCK }>().0;
-            let pairs = a.as_chunks::<2>().0.iter().zip(b.as_chunks().0).zip(c.as_chunks().0).zip(d.as_chunks().0);
-            for (weights, (((a, b), c), d)) in weights.iter().zip(pairs) {
-                // SAFETY: a vector of 32 values is what a chunk holds.
-                let w = unsafe { _mm512_loadu_si512(weights.as_ptr().cast()) };
-                for (sum, pair) in local.iter_mut().zip([a, b, c, d]) {
-                    *sum = _mm512_add_epi32(*sum, _mm512_madd_epi16(_mm512_set1_epi32(lane(pair)), w));
+            // Two sums each, so that none waits for its last addition.
+            let mut local = [[_mm512_setzero_si512(); PIXELS]; 2];
+            let (weights, last) = weights.as_chunks::<{ 4 * BLOCK }>();
+            let fours = a.as_chunks::<4>().0.iter().zip(b.as_chunks().0).zip(c.as_chunks().0).zip(d.as_chunks().0);
+            for (weights, (((a, b), c), d)) in weights.iter().zip(fours) {
+                for (i, local) in local.iter_mut().enumerate() {
+                    // SAFETY: two vectors of 32 values are what a chunk holds.
+                    let w = unsafe { _mm512_loadu_si512(weights.as_ptr().cast::<__m512i>().add(i)) };
+                    for (sum, four) in local.iter_mut().zip([a, b, c, d]) {
+                        *sum = _mm512_dpwssd_epi32(*sum, _mm512_set1_epi32(lane(&[four[2 * i], four[2 * i + 1]])), w);
+                    }
                 }
             }
-            for (sums, local) in sums.iter_mut().zip(local) {
+            if let Some(last) = last.first_chunk::<{ 2 * BLOCK }>() {
+                // SAFETY: as above.
+                let w = unsafe { _mm512_loadu_si512(last.as_ptr().cast()) };
+                for (sum, row) in local[0].iter_mut().zip([a, b, c, d]) {
+                    let pair = row.last_chunk::<2>().unwrap_or(&[0, 0]);
+                    *sum = _mm512_dpwssd_epi32(*sum, _mm512_set1_epi32(lane(pair)), w);
+                }
+            }
+            for ((sums, one), other) in sums.iter_mut().zip(local[0]).zip(local[1]) {
+                let local = _mm512_add_epi32(one, other);
                 // SAFETY: sixteen i32 are one vector.
                 unsafe {
                     let at = sums.as_mut_ptr().cast();

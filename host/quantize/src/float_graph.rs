@@ -101,6 +101,10 @@ pub enum FloatOp {
     },
     /// `a * b`, shapes as `Add`.
     Mul,
+    /// Matrix by matrix, `[N, R, K] x [N, K, C] -> [N, R, C]`.
+    MatMul,
+    /// `exp(x)` over the sum of them along channels.
+    Softmax,
     /// Mean over the window.
     AveragePool {
         /// Window.
@@ -121,6 +125,8 @@ pub enum FloatOp {
     },
     /// Nearest-neighbour enlargement.
     Upsample([u32; 2]),
+    /// Linear interpolation at these rows and columns of the input, times [`POSITION_ONE`](graft_bundle::graph::POSITION_ONE).
+    Resize([Vec<u32>; 2]),
     /// Padding, slicing, splitting and the like; exact, as a convolution with one 1 per output channel.
     Select(Select),
     /// Same memory, other shape.
@@ -130,15 +136,16 @@ pub enum FloatOp {
 }
 
 impl FloatOp {
-    /// True if the op moves or selects elements only, so that output and input share scale and zero point.
+    /// True if the op moves, selects or interpolates elements only, so that output and input share scale and zero point.
     pub fn keeps_scale(&self) -> bool {
         use FloatOp::*;
-        matches!(self, MaxPool(_) | Concat { .. } | Upsample(_) | Select(_) | Reshape | Transpose(_))
+        matches!(self, MaxPool(_) | Concat { .. } | Upsample(_) | Resize(_) | Select(_) | Reshape | Transpose(_))
     }
 
     /// True if a clamp can be fused into it.
     pub fn takes_clamp(&self) -> bool {
-        matches!(self, FloatOp::Conv(_) | FloatOp::Add { .. } | FloatOp::Mul | FloatOp::AveragePool { .. })
+        use FloatOp::*;
+        matches!(self, Conv(_) | Add { .. } | Mul | MatMul | AveragePool { .. })
     }
 }
 
@@ -185,7 +192,14 @@ impl FloatGraph {
             FloatOp::AveragePool { window, .. } | FloatOp::MaxPool(window) => {
                 shape(node.output).iter().product::<u64>() * window.kernel.map(u64::from).iter().product::<u64>()
             }
-            FloatOp::Add { .. } | FloatOp::Mul | FloatOp::Unary(_) => shape(node.output).iter().product(),
+            FloatOp::MatMul => {
+                let [n, rows, inner] = node.inputs.first().map_or([0; 3], |a| shape(*a));
+                n * rows * inner * shape(node.output)[2]
+            }
+            FloatOp::Add { .. } | FloatOp::Mul | FloatOp::Unary(_) | FloatOp::Softmax => {
+                shape(node.output).iter().product()
+            }
+            FloatOp::Resize(_) => 4 * shape(node.output).iter().product::<u64>(),
             _ => 0,
         }
     }

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use serde::Serialize;
+use tract_onnx::pb::ModelProto;
 
 use crate::cuts::Cut;
 use crate::error::{ImportError, Refused};
@@ -76,11 +77,7 @@ pub fn inspect(path: &Path, options: &ImportOptions) -> Result<Inspection, Impor
     let real_inputs = graph.input.iter().filter(|i| !initializers.contains(&i.name[..]));
     let mut inspection = Inspection {
         producer: format!("{} {}", proto.producer_name, proto.producer_version).trim().to_string(),
-        opset: proto
-            .opset_import
-            .iter()
-            .find(|o| o.domain.is_empty() || o.domain == "ai.onnx")
-            .map_or(0, |o| o.version),
+        opset: opset(&proto),
         inputs: real_inputs.map(crate::model::stated_input).collect(),
         chosen_input: None,
         outputs: graph.output.iter().map(|o| o.name.clone()).collect(),
@@ -117,4 +114,10 @@ pub fn inspect(path: &Path, options: &ImportOptions) -> Result<Inspection, Impor
     inspection.refused = model.lowered.refused;
     inspection.nodes = model.lowered.nodes;
     Ok(inspection)
+}
+
+/// Version of ONNX's own operators.
+pub(crate) fn opset(proto: &ModelProto) -> i64 {
+    let own = proto.opset_import.iter().find(|o| o.domain.is_empty() || o.domain == "ai.onnx");
+    own.map_or(0, |o| o.version)
 }

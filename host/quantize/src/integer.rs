@@ -150,6 +150,17 @@ impl Builder<'_> {
                 let output = self.tensor(node.output, None);
                 self.push(node, Op::Mul { multiplier, low, high }, output);
             }
+            FloatOp::MatMul => {
+                let multiplier = multiplier(a.scale * b.scale / out.scale).map_err(failed)?;
+                let output = self.tensor(node.output, None);
+                self.push(node, Op::MatMul { multiplier, low, high }, output);
+            }
+            FloatOp::Softmax => self.in_float(node, first, [low, high], |_| Op::FloatSoftmax),
+            FloatOp::Resize(positions) => {
+                let [rows, columns] = positions.each_ref().map(|positions| self.built.writer.push_u32(positions));
+                let output = self.tensor(node.output, None);
+                self.push(node, Op::Resize { rows, columns }, output);
+            }
             FloatOp::AveragePool { window, count_pad } => {
                 let multiplier = multiplier(a.scale / out.scale).map_err(failed)?;
                 let output = self.tensor(node.output, None);
@@ -233,7 +244,7 @@ impl Builder<'_> {
         if input == self.context.graph.input { self.context.input_offsets } else { &[] }
     }
 
-    /// The convolution as it is, between a step into float and one out of it, which carries the clamp.
+    /// The convolution as it is.
     fn float_conv(
         &mut self,
         node: &FloatNode,
@@ -241,24 +252,36 @@ impl Builder<'_> {
         input: ValueId,
         [low, high]: [i32; 2],
     ) -> Result<(), QuantizeError> {
-        let (a, out) = (self.quant(input), self.quant(node.output));
         let in_c = self.shape(input)[2] as usize;
         let bias: Vec<f32> = offset_biases(conv, in_c, self.offsets(input)).into_iter().map(|b| b as f32).collect();
         if let Some(weight) = conv.weights.iter().chain(&bias).find(|w| !w.is_finite()) {
             let reason = format!("it has a weight of {weight}");
             return Err(QuantizeError::Layer { layer: node.name.clone(), reason });
         }
+        self.in_float(node, input, [low, high], |writer| {
+            let (weights, bias) = (writer.push_f32(&conv.weights), writer.push_f32(&bias));
+            Op::FloatConv { window: conv.window, groups: conv.groups as u32, weights, bias }
+        });
+        Ok(())
+    }
+
+    /// A float op between a step into float and one out of it, which carries the clamp.
+    fn in_float(
+        &mut self,
+        node: &FloatNode,
+        input: ValueId,
+        [low, high]: [i32; 2],
+        op: impl FnOnce(&mut BundleWriter) -> Op,
+    ) {
+        let (a, out) = (self.quant(input), self.quant(node.output));
         let from = self.built.tensors.get(&input).copied().into_iter().collect();
         let [x, y] = [input, node.output].map(|value| self.float_tensor(value));
         self.push_step(node, Op::Dequantize { scale: a.scale as f32 }, from, x);
-        let weights = self.built.writer.push_f32(&conv.weights);
-        let bias = self.built.writer.push_f32(&bias);
-        let op = Op::FloatConv { window: conv.window, groups: conv.groups as u32, weights, bias };
+        let op = op(&mut self.built.writer);
         self.push_step(node, op, vec![x], y);
         let output = self.tensor(node.output, None);
         let inv_scale = (1.0 / out.scale) as f32;
         self.push_step(node, Op::Quantize { inv_scale, low, high }, vec![y], output);
-        Ok(())
     }
 
     /// One weight of 1 per output channel, and a multiplier of exactly 1.

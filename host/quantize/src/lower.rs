@@ -125,6 +125,7 @@ pub fn lower(
             NodeClass::Folded
         } else {
             match walk.checked_node(node) {
+                Ok(()) if node.op_type == "Softmax" => NodeClass::ExactFloat,
                 Ok(()) => NodeClass::Integer,
                 Err(reason) => {
                     let readable = outputs().all(|o| known.contains_key(o));

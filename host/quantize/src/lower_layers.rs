@@ -10,6 +10,9 @@ use crate::onnx_file::node_name;
 use crate::unary::Unary;
 use crate::view::View;
 
+/// Attribute of a Softmax from before opset 13, which takes all axes from its own on as one.
+pub(crate) const FLATTENED: &str = "graft_flattened";
+
 impl Lowering<'_> {
     /// Conv over one or two spatial axes.
     pub(crate) fn conv(&mut self, node: &NodeProto) -> Result<(), Reason> {
@@ -88,12 +91,58 @@ impl Lowering<'_> {
         self.fully_connected(node, in_c, out_c, at, bias)
     }
 
-    /// MatMul with constant weights on the last axis.
+    /// MatMul: with constant weights on the last axis, or of two tensors.
     pub(crate) fn matmul(&mut self, node: &NodeProto) -> Result<(), Reason> {
-        let (shape, weights) =
-            self.floats(node, 1).ok_or("both factors depend on the input, or the first is constant")?;
+        let Some((shape, weights)) = self.floats(node, 1) else { return self.product(node) };
         let [in_c, out_c] = shape[..] else { return Err(format!("its weights have shape {shape:?}")) };
         self.fully_connected(node, in_c, out_c, |o, i| weights[i * out_c + o], vec![0.0; out_c])
+    }
+
+    /// MatMul of two tensors that depend on the input, `[..., R, K] x [..., K, C]`.
+    fn product(&mut self, node: &NodeProto) -> Result<(), Reason> {
+        let [a, b] = [self.solid_input(node, 0)?, self.solid_input(node, 1)?];
+        let [a_shape, b_shape] = [a.view.shape(), b.view.shape()];
+        let refused = || format!("it multiplies {a_shape:?} by {b_shape:?}");
+        let ([a_before @ .., rows, inner], [b_before @ .., _, columns]) = (&a_shape[..], &b_shape[..]) else {
+            return Err(refused());
+        };
+        let n = |before: &[usize]| before.iter().product::<usize>();
+        let matrix = |rank: usize| Layout { h: (0..rank - 2).collect(), w: vec![rank - 2], c: vec![rank - 1] };
+        let [mut a_layout, b_layout] = [matrix(a_shape.len()), matrix(b_shape.len())];
+        if n(b_before) == 1 {
+            // One second factor for all: their rows are rows of one matrix.
+            a_layout.w.splice(0..0, a_layout.h.drain(..));
+        } else if a_before.iter().rev().ne(b_before.iter().rev()) {
+            return Err(refused());
+        }
+        let name = node_name(node);
+        let inputs = vec![self.in_memory(&a, &a_layout, &name)?, self.in_memory(&b, &b_layout, &name)?];
+        let [n, all_rows, _] = self.sizes(&a.view, &a_layout);
+        let rank = a_shape.len().max(b_shape.len());
+        let sizes: Vec<usize> = a_before.iter().chain([rows, columns]).copied().collect();
+        let axes: Vec<usize> = (rank - sizes.len()..rank).collect();
+        debug_assert_eq!(self.sizes(&b.view, &b_layout)[1], *inner);
+        let view = View::new(rank, &sizes, &axes);
+        self.emit(node, FloatOp::MatMul, inputs, [n, all_rows, *columns], view);
+        Ok(())
+    }
+
+    /// Softmax along an axis; of old models along that one and all after it.
+    pub(crate) fn softmax(&mut self, node: &NodeProto) -> Result<(), Reason> {
+        let data = self.solid_input(node, 0)?;
+        let shape = data.view.shape();
+        let rank = shape.len();
+        let flattened = int(node, FLATTENED, 0) != 0;
+        let along = axis(int(node, "axis", if flattened { 1 } else { -1 }), rank).ok_or("its axis is not there")?;
+        let summed = if flattened { along..rank } else { along..along + 1 };
+        let (c, w): (Vec<usize>, Vec<usize>) = (0..rank).partition(|a| summed.contains(a));
+        let layout = Layout { h: vec![], w, c };
+        let input = self.in_memory(&data, &layout, &node_name(node))?;
+        let axes: Vec<usize> = layout.w.iter().chain(&layout.c).copied().collect();
+        let sizes: Vec<usize> = axes.iter().map(|a| shape[*a]).collect();
+        let out = self.sizes(&data.view, &layout);
+        self.emit(node, FloatOp::Softmax, vec![input], out, View::new(rank, &sizes, &axes));
+        Ok(())
     }
 
     /// `[..., in_c] x [in_c, out_c]`: a 1x1 convolution; on one vector the weights take on the memory's order.

@@ -5,14 +5,15 @@ use std::path::Path;
 
 use serde::Serialize;
 use tract_onnx::pb::type_proto::Value as TypeValue;
-use tract_onnx::pb::{GraphProto, ModelProto, TensorShapeProto, ValueInfoProto, tensor_shape_proto};
+use tract_onnx::pb::{AttributeProto, GraphProto, ModelProto, TensorShapeProto, ValueInfoProto, tensor_shape_proto};
 
 use crate::cuts::{self, Cut};
 use crate::error::{ImportError, Refused};
 use crate::float_graph::FloatGraph;
-use crate::inspect::InspectedInput;
+use crate::inspect::{self, InspectedInput};
 use crate::known::{KnownTensors, examine};
 use crate::lower::{Lowered, lower};
+use crate::lower_layers::FLATTENED;
 use crate::onnx_file::{self, node_name};
 use crate::qdq::{self, Fixed};
 use crate::qoperator;
@@ -67,6 +68,7 @@ impl Model {
     /// From a decoded and checked model.
     pub(crate) fn from_proto(mut proto: ModelProto, options: &ImportOptions) -> Result<Model, ImportError> {
         qoperator::expand(&mut proto)?;
+        mark_flattened(&mut proto);
         let fixed = qdq::strip(&mut proto)?;
         let Some(graph) = proto.graph.as_mut() else { return Err(ImportError::NoCut) };
         let input = choose_input(graph, options)?;
@@ -136,6 +138,15 @@ impl Model {
         let part = GraphProto { node: needed, ..Default::default() };
         let lowered = lower(&part, &self.known.tensors, &self.input.name, shape, view, &[tensor.to_string()]);
         lowered.cut(tensor).map_err(|reason| ImportError::BadCut { name: tensor.into(), reason })
+    }
+}
+
+/// Before opset 13 a Softmax takes all axes from its own on as one.
+fn mark_flattened(proto: &mut ModelProto) {
+    let is_old = inspect::opset(proto) < 13;
+    let nodes = proto.graph.iter_mut().flat_map(|graph| &mut graph.node);
+    for node in nodes.filter(|node| is_old && node.op_type == "Softmax") {
+        node.attribute.push(AttributeProto { name: FLATTENED.into(), i: 1, r#type: 2, ..Default::default() });
     }
 }
 

@@ -186,6 +186,11 @@ fn wide_limits(graph: &FloatGraph, groups: &[usize]) -> HashMap<usize, i32> {
             FloatOp::AveragePool { window, .. } => of_sum(f64::from(window.kernel[0]) * f64::from(window.kernel[1])),
             // Its weight is small: such means are hardly narrower than what they are of.
             FloatOp::GlobalMean => of_sum(node.inputs.first().map_or(0, |v| graph.n_pixels(*v)) as f64 * 4.0),
+            FloatOp::MatMul => {
+                let inner = node.inputs.first().and_then(|a| graph.values.get(*a)).map_or(1, |a| a.shape[2]);
+                // Both factors may be as wide.
+                f64::from(1 << 30).div_euclid(inner as f64).sqrt() as i32
+            }
             FloatOp::Unary(_) => TABLE_LIMIT,
             _ => WIDE_LIMIT,
         };
@@ -207,7 +212,7 @@ fn respect_bounds(graph: &FloatGraph, groups: &[usize], quants: &mut [Quant]) {
         for node in &graph.nodes {
             let scale = |i: usize| node.inputs.get(i).and_then(|v| quants.get(*v)).map_or(0.0, |q| q.scale);
             let least = match &node.op {
-                FloatOp::Mul => scale(0) * scale(1) / FACTOR_MAX,
+                FloatOp::Mul | FloatOp::MatMul => scale(0) * scale(1) / FACTOR_MAX,
                 FloatOp::AveragePool { .. } => scale(0) / FACTOR_MAX,
                 // Multipliers of an addition: at most 2^21 at the smallest shift of 1.
                 FloatOp::Add { .. } => scale(0).max(scale(1)) / f64::from(1 << 19),

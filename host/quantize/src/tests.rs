@@ -126,7 +126,7 @@ fn the_classifiers_input_is_suggested() {
         .node("Flatten", &["p"], "features", &[])
         .random("fc", &[8, 3])
         .node("Gemm", &["features", "fc"], "logits", &[])
-        .node("Softmax", &["logits"], "probabilities", &[])
+        .node("LogSoftmax", &["logits"], "probabilities", &[])
         .model(&["probabilities"]);
     let folder = Folder::new("suggest");
     let found = inspect(&folder.model(&model), &ImportOptions::default()).unwrap();
@@ -137,7 +137,7 @@ fn the_classifiers_input_is_suggested() {
     // 4 x 4 pixels, 8 x 27 weights; then the mean of 128 values.
     assert_eq!((cut.embedding_len, cut.pooled, cut.macs), (8, false, 16 * 8 * 27 + 128));
     assert_eq!(found.refused.len(), 1);
-    assert_eq!(found.refused[0].op, "Softmax");
+    assert_eq!(found.refused[0].op, "LogSoftmax");
     assert_eq!(found.refused_before_cut, []);
 }
 
@@ -280,6 +280,107 @@ fn enlarging_by_nearest_pixels_agrees() {
         .model(&["b"]);
     let report = agrees("resize", model, &[3, 4, 4], "b");
     assert!(ops(&report).contains(&"Upsample"));
+}
+
+/// `[n, 4, 5]` pictures of six channels, resized to `[9, 7]`.
+fn resized(attributes: &[(&'static str, &'static str)]) -> Report {
+    let attributes: Vec<(&str, Attribute)> = attributes.iter().map(|(name, text)| (*name, Attribute::Text(text))).collect();
+    let model = Build::new("x", &[0, 3, 4, 5])
+        .conv("x", "a", 3, 6, 3, 1, 1)
+        .ints("sizes", &[1, 6, 9, 7])
+        .node("Resize", &["a", "", "", "sizes"], "large", &attributes)
+        .conv("large", "b", 6, 4, 3, 2, 1)
+        .model(&["b"]);
+    agrees(&format!("resize-{}", attributes.len()), model, &[3, 4, 5], "b")
+}
+
+#[test]
+fn resizing_by_any_factor_agrees() {
+    for places in ["half_pixel", "align_corners", "asymmetric", "pytorch_half_pixel", "half_pixel_symmetric"] {
+        let linear = resized(&[("mode", "linear"), ("coordinate_transformation_mode", places)]);
+        assert!(ops(&linear).contains(&"Resize"), "{places}");
+        for rounding in ["round_prefer_floor", "round_prefer_ceil", "floor", "ceil"] {
+            resized(&[("nearest_mode", rounding), ("coordinate_transformation_mode", places)]);
+        }
+    }
+    let smaller = Build::new("x", &[0, 3, 9, 8])
+        .conv("x", "a", 3, 6, 3, 1, 1)
+        .floats("scales", &[4], &[1.0, 1.0, 0.6, 0.5])
+        .node("Resize", &["a", "", "scales"], "small", &[("mode", Attribute::Text("linear"))])
+        .conv("small", "b", 6, 4, 3, 1, 1)
+        .model(&["b"]);
+    agrees("smaller", smaller, &[3, 9, 8], "b");
+}
+
+#[test]
+fn attention_runs_on_products_of_activations() {
+    let heads: &[(&str, Attribute)] = &[("perm", Attribute::Ints(vec![0, 2, 1, 3]))];
+    let keys: &[(&str, Attribute)] = &[("perm", Attribute::Ints(vec![0, 2, 3, 1]))];
+    let mut build = Build::new("x", &[0, 6, 8]).ints("split", &[1, 6, 2, 4]).ints("joined", &[1, 6, 8]);
+    for (name, perm) in [("q", heads), ("k", keys), ("v", heads)] {
+        let [weights, projected, split] = ["w", "p", "s"].map(|what| format!("{name}_{what}"));
+        build = build
+            .random(&weights, &[8, 8])
+            .node("MatMul", &["x", &weights], &projected, &[])
+            .node("Reshape", &[&projected, "split"], &split, &[])
+            .node("Transpose", &[&split], name, perm);
+    }
+    let model = build
+        .node("MatMul", &["q", "k"], "scores", &[])
+        .floats("half", &[], &[0.5])
+        .node("Mul", &["scores", "half"], "scaled", &[])
+        .node("Softmax", &["scaled"], "weights", &[])
+        .node("MatMul", &["weights", "v"], "seen", &[])
+        .node("Transpose", &["seen"], "turned", heads)
+        .node("Reshape", &["turned", "joined"], "y", &[])
+        .node("ReduceMean", &["y"], "mean", &[("axes", Attribute::Ints(vec![1])), ("keepdims", Attribute::Int(0))])
+        .model(&["mean"]);
+    let report = agrees("attention", model, &[6, 8], "mean");
+    let count = |op: &str| ops(&report).iter().filter(|o| **o == op).count();
+    assert_eq!((count("MatMul"), count("FloatSoftmax"), count("Conv")), (2, 1, 3), "{:?}", ops(&report));
+}
+
+#[test]
+fn one_second_factor_serves_all_matrices_of_the_first() {
+    let model = Build::new("x", &[0, 3, 4, 4])
+        .conv("x", "a", 3, 5, 3, 1, 1)
+        .conv("x", "b", 3, 4, 1, 1, 1)
+        .node("ReduceMean", &["b"], "second", &[("axes", Attribute::Ints(vec![1])), ("keepdims", Attribute::Int(0))])
+        .node("MatMul", &["a", "second"], "product", &[])
+        .node("GlobalAveragePool", &["product"], "y", &[])
+        .model(&["y"]);
+    let refused = report_of("second", &model, &[3, 4, 4], "y");
+    assert!(refused.is_err(), "a mean over channels is refused: {refused:?}");
+    let model = Build::new("x", &[0, 3, 4, 4])
+        .conv("x", "a", 3, 5, 3, 1, 1)
+        .conv("x", "b", 3, 1, 1, 1, 1)
+        .ints("matrix", &[4, 4])
+        .node("Reshape", &["b", "matrix"], "second", &[])
+        .node("MatMul", &["a", "second"], "product", &[])
+        .node("GlobalAveragePool", &["product"], "y", &[])
+        .model(&["y"]);
+    let report = agrees("second", model, &[3, 4, 4], "y");
+    assert!(ops(&report).contains(&"MatMul"));
+}
+
+#[test]
+fn softmax_runs_along_any_axis() {
+    for axis in [1, 2, 3, -1] {
+        let model = Build::new("x", &[0, 3, 4, 5])
+            .conv("x", "a", 3, 6, 3, 1, 1)
+            .node("Softmax", &["a"], "s", &[("axis", Attribute::Int(axis))])
+            .conv("s", "b", 6, 4, 3, 2, 1)
+            .model(&["b"]);
+        agrees(&format!("softmax{axis}"), model, &[3, 4, 5], "b");
+    }
+    // Before opset 13: over all that follows the batch.
+    let mut model = Build::new("x", &[0, 3, 4, 5])
+        .conv("x", "a", 3, 6, 3, 1, 1)
+        .node("Softmax", &["a"], "s", &[])
+        .conv("s", "b", 6, 4, 3, 2, 1)
+        .model(&["b"]);
+    model.opset_import[0].version = 11;
+    agrees("softmax-old", model, &[3, 4, 5], "b");
 }
 
 #[test]

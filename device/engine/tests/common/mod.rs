@@ -175,6 +175,29 @@ pub fn branched_net() -> Net {
     net
 }
 
+/// Products of activations, eight bits and sixteen.
+pub fn product_net() -> Net {
+    let mut net = Net::new([4, 5, 7], -20);
+    let a = net.conv(net.input(), 6, square(1, 1, 0), 1, DataType::I8);
+    let b = net.step(Op::Transpose { axes: [0, 2, 1] }, &[net.input()], net.like(net.input(), [4, 7, 5]));
+    let wide = Tensor { shape: [4, 7, 6], data_type: DataType::I16, scale: 0.01, zero_point: 0 };
+    let product = Op::MatMul { multiplier: 300_000, low: -3_000, high: 2_000 };
+    let product = net.step(product, &[b, a], wide);
+    let narrow = Tensor { shape: [4, 5, 6], data_type: DataType::I8, scale: 0.1, zero_point: 3 };
+    let again = Op::MatMul { multiplier: 400, low: -128, high: 127 };
+    let again = net.step(again, &[net.input(), product], narrow);
+    let place = net.writer.push_i32(&[0, 3_333, 6_144, 2_048, 1]);
+    let columns = net.writer.push_i32(&[8_192, 1]);
+    let resized = net.step(Op::Resize { rows: place, columns }, &[again], net.like(again, [5, 2, 6]));
+    net.conv(resized, 9, square(1, 1, 0), 1, DataType::I16);
+    let wide = net.graph.output;
+    let rows = net.writer.push_i32(&[0, 8_191, 8_192, 4_095]);
+    let columns = net.writer.push_i32(&[2_048, 77, 0]);
+    let wide = net.step(Op::Resize { rows, columns }, &[wide], net.like(wide, [4, 3, 9]));
+    net.global_sum(wide);
+    net
+}
+
 /// Sixteen bits between eight: tables of every width, and sums that only their limits keep within i32.
 pub fn wide_net() -> Net {
     let mut net = Net::new([7, 6, 5], -20);

@@ -120,6 +120,13 @@ pub fn evaluate(bundle: &Bundle, input: &[i8]) -> Vec<Values> {
             Op::Mul { multiplier, low, high } => ints(&|i| {
                 land(round(centred(0, i) * centred(1, meets(i)) * i128::from(*multiplier), 1 << 22), *low, *high)
             }),
+            Op::MatMul { multiplier, low, high } => ints(&|i| {
+                let [n, row, column] = at(out.shape, i);
+                let place = |t: usize, place: [i64; 3]| centred(t, index(tensor(t).shape, place).unwrap());
+                let inner = i64::from(tensor(0).shape[2]);
+                let sum: i128 = (0..inner).map(|k| place(0, [n, row, k]) * place(1, [n, k, column])).sum();
+                land(round(sum * i128::from(*multiplier), 1 << 22), *low, *high)
+            }),
             Op::AveragePool { window, count_pad, multiplier, low, high } => ints(&|i| {
                 let elements = elements(window, i);
                 let n = if *count_pad { (window.kernel[0] * window.kernel[1]) as usize } else { elements.len() };
@@ -156,6 +163,24 @@ pub fn evaluate(bundle: &Bundle, input: &[i8]) -> Vec<Values> {
             Op::Upsample { factor } => moved(&|i| {
                 let [h, w, c] = at(out.shape, i);
                 (0, index(tensor(0).shape, [h / i64::from(factor[0]), w / i64::from(factor[1]), c]).unwrap())
+            }),
+            Op::Resize { rows, columns } => ints(&|i| {
+                let [h, w, c] = at(out.shape, i);
+                // The two neighbours along an axis and what each counts, of 2048.
+                let along = |blob: &Blob, at: i64| {
+                    let position = i64::from(u32::from_le_bytes(words(blob)[at as usize]));
+                    [(position / 2048, 2048 - position % 2048), (position / 2048 + 1, position % 2048)]
+                };
+                let mut sum = 0;
+                for (y, above) in along(rows, h) {
+                    for (x, left) in along(columns, w) {
+                        if above * left > 0 {
+                            let pixel = value(0).int()[index(tensor(0).shape, [y, x, c]).unwrap()];
+                            sum += i128::from(above * left * pixel);
+                        }
+                    }
+                }
+                round(sum, 1 << 22) as i64
             }),
             Op::Reshape => value(0).clone(),
             Op::Transpose { axes } => moved(&|i| {

@@ -10,7 +10,7 @@
 
 use std::borrow::Cow;
 
-use graft_bundle::graph::{Blob, DataType, MULTIPLIER_ONE, Op, Step, Tensor, TensorId, Window};
+use graft_bundle::graph::{Blob, DataType, MULTIPLIER_ONE, Op, POSITION_ONE, Step, Tensor, TensorId, Window};
 use graft_bundle::input::{Channels, Filter, Geometry, ImageSpec};
 use graft_bundle::{Bundle, Graph};
 use serde_json::json;
@@ -107,6 +107,15 @@ fn picture(image: &ImageSpec) -> String {
     json!({ "size": size, "channels": channels, "geometry": geometry, "filter": filter }).to_string()
 }
 
+/// Weights `[positions, n]` of `n` elements at each position.
+fn interpolation(positions: &[i32], n: usize) -> Vec<Vec<f32>> {
+    let row = |position: &i32| {
+        let place = f64::from(*position) / f64::from(POSITION_ONE);
+        (0..n).map(|i| (1.0 - (place - i as f64).abs()).max(0.0) as f32).collect()
+    };
+    positions.iter().map(row).collect()
+}
+
 struct Writer<'a> {
     onnx: OnnxGraph,
     bundle: &'a Bundle,
@@ -179,6 +188,10 @@ impl Writer<'_> {
             }
         }
         self.land(id, raw, Some(FULL))
+    }
+
+    fn channels_last(&mut self, from: &str, to: &str) {
+        self.onnx.node("Transpose", &[from], to, [integers("perm", [0, 2, 3, 1])]);
     }
 
     fn channels_first(&mut self, from: &str, to: &str) {
@@ -254,6 +267,18 @@ impl Writer<'_> {
                 let scaled = self.scaled(x, factor(*multiplier) / self.tensor(second)?.scale);
                 self.onnx.node("Mul", &[&scaled, y], &raw, []);
             }
+            Op::MatMul { multiplier, low, high } => {
+                limits = Some((*low, *high));
+                let (Some(&second), Some(&y)) = (step.inputs.get(1), names.get(1)) else {
+                    return Err(Unexportable::Malformed("a MatMul has one input"));
+                };
+                let scaled = self.scaled(x, factor(*multiplier) / self.tensor(second)?.scale);
+                let [a, b, product] = ["first", "second", "product"].map(|what| format!("{raw}_{what}"));
+                self.channels_last(&scaled, &a);
+                self.channels_last(y, &b);
+                self.onnx.node("MatMul", &[&a, &b], &product, []);
+                self.channels_first(&product, &raw);
+            }
             Op::AveragePool { window, count_pad, multiplier, low, high } if window.dilation == [1, 1] => {
                 limits = Some((*low, *high));
                 let scaled = self.scaled(x, factor(*multiplier));
@@ -287,9 +312,22 @@ impl Writer<'_> {
                 ];
                 self.onnx.node("Resize", &[x, "", &factors], &raw, nearest);
             }
+            Op::Resize { rows, columns } => {
+                // Interpolation along an axis is a product with a matrix of two weights per row.
+                let [above, left, of_rows] = ["rows", "columns", "of_rows"].map(|what| format!("{raw}_{what}"));
+                let [h, w] = [from.shape[0], from.shape[1]].map(|size| size as usize);
+                let (rows, columns) = (self.i32s(*rows)?, self.i32s(*columns)?);
+                self.onnx.f32s(&above, &[rows.len(), h], interpolation(&rows, h).into_iter().flatten());
+                let weights = interpolation(&columns, w);
+                let turned = (0..w).flat_map(|i| weights.iter().filter_map(move |row| row.get(i).copied()));
+                self.onnx.f32s(&left, &[w, columns.len()], turned);
+                self.onnx.node("MatMul", &[&above, x], &of_rows, []);
+                self.onnx.node("MatMul", &[&of_rows, &left], &raw, []);
+            }
+            Op::FloatSoftmax => self.onnx.node("Softmax", &names, &raw, [integer("axis", 1)]),
             Op::Reshape => {
                 let [last, shape, shaped] = ["last", "shape", "shaped"].map(|what| format!("{raw}_{what}"));
-                self.onnx.node("Transpose", &names, &last, [integers("perm", [0, 2, 3, 1])]);
+                self.channels_last(x, &last);
                 let [h, w, c] = to.shape.map(i64::from);
                 self.onnx.i64s(&shape, &[0, h, w, c]);
                 self.onnx.node("Reshape", &[&last, &shape], &shaped, []);
