@@ -2,9 +2,16 @@
 
 use std::path::Path;
 
-use graft_bundle::Bundle;
+use graft_bundle::file::Draft;
+use graft_bundle::graph::{Graph, Op, Step, Tensor as GraphTensor};
+use graft_bundle::{ArraySpec, Bundle, BundleWriter, DataType, InputSpec, TensorId, UncheckedBundle};
+use graft_cli::export::{Exported, Precision, onnx_with_backbone};
+use graft_engine::Engine;
+use graft_heads::{Head, SampleSet};
 use graft_input::{Limits, decode_picture, geometry};
 use graft_tests::{graft, quantize_glyphs, read_bundle, workspace_root};
+use graft_wire::message::HeadChoice;
+use graft_wire::{DeviceId, Digest, Label, LabelKind, Part, SampleMeta, SessionId};
 use serde_json::Value;
 use tract_onnx::prelude::*;
 
@@ -60,6 +67,99 @@ fn backbone_and_head_say_what_the_board_says() {
             });
             let n_equal = n_equal.count();
             assert!(n_equal * 100 >= said.len() * 98, "{head} {precision}: {n_equal} of {}", said.len());
+        }
+    }
+}
+
+/// Attention of `[2, 4, 6]` on itself, then more columns: what only networks on text and for segmentation have.
+fn attention() -> Bundle {
+    let mut writer = BundleWriter::new();
+    let tensor = |shape, data_type, scale, zero_point| GraphTensor { shape, data_type, scale, zero_point };
+    let int8 = |shape, scale, zero_point| tensor(shape, DataType::I8, scale, zero_point);
+    let multiplier = |factor: f64| (factor * f64::from(1 << 22)) as i32;
+    let [rows, columns] = [writer.push_u32(&[0, 2_048, 700]), writer.push_u32(&[0, 1_024, 6_144])];
+    let (low, high) = (-128, 127);
+    let step = |op, inputs: &[u32], output| Step {
+        name: format!("step {output}"),
+        op,
+        inputs: inputs.iter().copied().map(TensorId).collect(),
+        output: TensorId(output),
+    };
+    let graph = Graph {
+        tensors: vec![
+            int8([2, 4, 6], 0.02, 5),
+            int8([2, 6, 4], 0.02, 5),
+            int8([2, 4, 4], 0.05, -20),
+            tensor([2, 4, 4], DataType::F32, 1.0, 0),
+            tensor([2, 4, 4], DataType::F32, 1.0, 0),
+            int8([2, 4, 4], 1.0 / 255.0, -128),
+            int8([2, 4, 6], 0.02, 3),
+            int8([3, 3, 6], 0.02, 3),
+            int8([1, 1, 54], 0.02, 3),
+        ],
+        steps: vec![
+            step(Op::Transpose { axes: [0, 2, 1] }, &[0], 1),
+            step(Op::MatMul { multiplier: multiplier(0.02 * 0.02 / 0.05), low, high }, &[0, 1], 2),
+            step(Op::Dequantize { scale: 0.05 }, &[2], 3),
+            step(Op::FloatSoftmax, &[3], 4),
+            step(Op::Quantize { inv_scale: 255.0, low, high }, &[4], 5),
+            step(Op::MatMul { multiplier: multiplier(1.0 / 255.0), low, high }, &[5, 0], 6),
+            step(Op::Resize { rows, columns }, &[6], 7),
+            step(Op::Reshape, &[7], 8),
+        ],
+        input: TensorId(0),
+        output: TensorId(8),
+    };
+    let array = ArraySpec { shape: vec![2, 4, 6], channels_first: false, inv_scale: 50.0, zero_point: 5 };
+    let draft = Draft {
+        name: "attention".into(),
+        input: InputSpec { array, image: None },
+        embedding_len: 54,
+        inv_scale: 300.0,
+        exact: true,
+        origin: String::new(),
+        licence: String::new(),
+        board_class: String::new(),
+        epoch: 1,
+    };
+    UncheckedBundle::read(writer.finish(&draft, &graph, &[]).unwrap()).unwrap().check().unwrap()
+}
+
+#[test]
+fn products_of_activations_embed_as_on_the_board() {
+    let bundle = attention();
+    let mut engine = Engine::load(&bundle).unwrap();
+    let input = |seed: u32| -> Vec<i8> {
+        graft_bundle::manifest::seeded_bytes(seed).take(48).map(|byte| byte as i8 / 2).collect()
+    };
+    let mut set = SampleSet::new(bundle.manifest().space, 54);
+    for seed in 0..4u8 {
+        let meta = SampleMeta {
+            label: Label::new(if seed % 2 == 0 { "a" } else { "b" }).unwrap(),
+            session: SessionId([seed; 8]),
+            origin: DeviceId([1; 16]),
+            digest: Digest([seed; 32]),
+            part: Part::Whole,
+            kind: LabelKind::Class,
+        };
+        set.insert(meta, &engine.embed(&input(seed.into())).unwrap()).unwrap();
+    }
+    let head = Head::train(&set, HeadChoice::Ridge).unwrap();
+    let exported = Exported::of(&head, "ridge").unwrap();
+    for precision in [Precision::Int8, Precision::Float] {
+        let file = onnx_with_backbone(&exported, &bundle, precision).unwrap();
+        let model = tract_onnx::onnx().model_for_read(&mut &file[..]).unwrap();
+        let fact = InferenceFact::dt_shape(f32::datum_type(), &[1, 2, 4, 6]);
+        let plan = model.with_input_fact(0, fact).unwrap().into_typed().unwrap().into_runnable().unwrap();
+        for seed in 10..20 {
+            let input = input(seed);
+            let real: Vec<f32> = input.iter().map(|q| 0.02 * (f32::from(*q) - 5.0)).collect();
+            let outputs = plan.run(tvec!(Tensor::from_shape(&[1, 2, 4, 6], &real).unwrap().into())).unwrap();
+            let found = outputs[2].try_as_plain_ram().unwrap().as_slice::<i8>().unwrap().to_vec();
+            let expected = engine.embed(&input).unwrap();
+            let furthest = found.iter().zip(&expected).map(|(a, b)| a.abs_diff(*b)).max().unwrap();
+            assert!(furthest <= 3, "{precision:?}: {furthest} steps apart\n{found:?}\n{expected:?}");
+            assert!(expected.iter().any(|q| q.abs_diff(expected[0]) > 20), "{expected:?} tests nothing");
         }
     }
 }

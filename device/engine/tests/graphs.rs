@@ -73,8 +73,10 @@ fn every_float_op_equals_the_naive_interpreter() {
 
 #[test]
 fn the_nets_hold_every_op() {
-    let mut ops: Vec<String> =
-        [mobile_net(), branched_net(), float_net(), product_net()].iter().flat_map(|n| n.bundle().manifest().ops.clone()).collect();
+    let mut ops: Vec<String> = [mobile_net(), branched_net(), float_net(), product_net()]
+        .iter()
+        .flat_map(|n| n.bundle().manifest().ops.clone())
+        .collect();
     ops.sort();
     ops.dedup();
     assert_eq!(ops, graft_engine::OPS);

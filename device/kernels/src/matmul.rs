@@ -242,7 +242,9 @@ mod tests {
             matmul(isa, shape, &params, factors, &mut scratch, ViewMut::I8(&mut out)).unwrap();
             prop_assert_eq!(
                 out.iter().map(|q| i32::from(*q)).collect::<Vec<_>>(),
-                expected.iter().map(narrow).collect::<Vec<_>>(), "{}", isa
+                expected.iter().map(narrow).collect::<Vec<_>>(),
+                "{}",
+                isa
             );
         }
         Ok(())
@@ -288,9 +290,8 @@ mod tests {
         let mut out = [0; 4];
         assert_eq!(run(&shape, [good, good], scratch, &mut out), Ok(()));
         assert_eq!(out, [3; 4]);
-        let length = |what: &'static str, found: usize, expected: usize| {
-            Err(KernelError::Length { what, found, expected })
-        };
+        let length =
+            |what: &'static str, found: usize, expected: usize| Err(KernelError::Length { what, found, expected });
         assert_eq!(run(&shape, [short, good], scratch, &mut out), length("first input", 5, 6));
         assert_eq!(run(&shape, [good, short], scratch, &mut out), length("second input", 5, 6));
         assert_eq!(run(&shape, [good, good], scratch, &mut out[..3]), length("output", 3, 4));

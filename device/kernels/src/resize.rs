@@ -121,9 +121,8 @@ mod tests {
                             let fraction = i64::from(position % 2048);
                             if second == 1 { fraction } else { 2048 - fraction }
                         };
-                        let at = |position: u32, second: usize, n: usize| {
-                            ((position / 2048) as usize + second).min(n - 1)
-                        };
+                        let at =
+                            |position: u32, second: usize, n: usize| ((position / 2048) as usize + second).min(n - 1);
                         let pixel = at(*row, y, dims.h) * dims.w + at(*column, x, dims.w);
                         sum += weight(*row, y) * weight(*column, x) * i64::from(input[pixel * dims.c + c]);
                     }

@@ -284,7 +284,8 @@ fn enlarging_by_nearest_pixels_agrees() {
 
 /// `[n, 4, 5]` pictures of six channels, resized to `[9, 7]`.
 fn resized(attributes: &[(&'static str, &'static str)]) -> Report {
-    let attributes: Vec<(&str, Attribute)> = attributes.iter().map(|(name, text)| (*name, Attribute::Text(text))).collect();
+    let attributes: Vec<(&str, Attribute)> =
+        attributes.iter().map(|(name, text)| (*name, Attribute::Text(text))).collect();
     let model = Build::new("x", &[0, 3, 4, 5])
         .conv("x", "a", 3, 6, 3, 1, 1)
         .ints("sizes", &[1, 6, 9, 7])
