@@ -148,8 +148,8 @@ fn products_of_activations_embed_as_on_the_board() {
     let exported = Exported::of(&head, "ridge").unwrap();
     for precision in [Precision::Int8, Precision::Float] {
         let file = onnx_with_backbone(&exported, &bundle, precision).unwrap();
-        let model = tract_onnx::onnx().model_for_read(&mut &file[..]).unwrap();
-        let fact = InferenceFact::dt_shape(f32::datum_type(), &[1, 2, 4, 6]);
+        let model = tract_onnx::onnx().model_for_read(&mut file.as_slice()).unwrap();
+        let fact = InferenceFact::dt_shape(f32::datum_type(), [1, 2, 4, 6]);
         let plan = model.with_input_fact(0, fact).unwrap().into_typed().unwrap().into_runnable().unwrap();
         for seed in 10..20 {
             let input = input(seed);

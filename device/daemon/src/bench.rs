@@ -48,8 +48,8 @@ pub struct Bench {
 pub struct LayerBench {
     /// Name of the ONNX node.
     pub name: String,
-    /// Name of the op.
-    pub op: &'static str,
+    /// Name of the op, as [`StepCost`](graft_engine::StepCost) has it.
+    pub op: String,
     /// Multiply-accumulates; 0 for all but convolutions.
     pub n_macs: u64,
     /// Median over the runs.
@@ -135,7 +135,7 @@ impl Bench {
     pub fn layer_costs(&self) -> impl Iterator<Item = LayerCost<'_>> {
         self.layers.iter().map(|layer| LayerCost {
             name: &layer.name,
-            op: layer.op,
+            op: &layer.op,
             n_macs: layer.n_macs,
             median_ns: ns(layer.median),
         })
@@ -182,7 +182,7 @@ fn layers(engine: &Engine, input: &[i8], n_runs: usize) -> Result<Vec<LayerBench
     let layers = engine.step_costs().zip(&mut times).map(|(cost, times)| {
         times.sort_unstable();
         let median = times.get(times.len() / 2).copied().unwrap_or_default();
-        LayerBench { name: cost.name.to_owned(), op: cost.op, n_macs: cost.n_macs, median }
+        LayerBench { name: cost.name.to_owned(), op: cost.op.to_owned(), n_macs: cost.n_macs, median }
     });
     Ok(layers.collect())
 }

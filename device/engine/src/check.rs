@@ -70,7 +70,7 @@ pub(crate) fn program_of(bundle: &Bundle, setup: Setup) -> Result<Program, LoadE
         let kernel = lower(bundle, &tensors, step, setup).map_err(|fault| in_step(step, fault))?;
         Ok(Draft {
             name: step.name.clone(),
-            op: step.op.name(),
+            op: op_of(step, graph),
             kernel,
             inputs: step.inputs.clone(),
             output: step.output,
@@ -96,6 +96,16 @@ pub(crate) fn program_of(bundle: &Bundle, setup: Setup) -> Result<Program, LoadE
     let steps = drafts.into_iter().filter_map(step).collect();
     let (inputs, outputs) = (vec![graph.input.0 as usize], vec![graph.output.0 as usize]);
     Ok(Program { setup, tensors, steps, inputs, outputs, plan, scratch })
+}
+
+/// The op's name, with the width of its activations where it is not eight bits. (The backbone's output is wide where it
+/// can be, at no cost.)
+fn op_of(step: &Step, graph: &Graph) -> String {
+    let is_wide = |id: &TensorId| {
+        *id != graph.output && graph.tensors.get(id.0 as usize).is_some_and(|t| t.data_type == DataType::I16)
+    };
+    let wide = step.inputs.iter().chain([&step.output]).any(is_wide);
+    format!("{}{}", step.op.name(), if wide { " int16" } else { "" })
 }
 
 /// `f` of every item, in order, computed on as many cores as there are and `bytes` of weights are worth.
@@ -126,7 +136,7 @@ fn on_all_cores<T: Sync, R: Send>(items: &[T], bytes: u64, f: impl Fn(&T) -> R +
 /// A step that has no places yet.
 struct Draft {
     name: String,
-    op: &'static str,
+    op: String,
     kernel: Kernel,
     inputs: Vec<TensorId>,
     output: TensorId,

@@ -32,8 +32,8 @@ pub struct Engine {
 pub struct StepCost<'a> {
     /// Name of the ONNX node.
     pub name: &'a str,
-    /// Name of the op.
-    pub op: &'static str,
+    /// Name of the op, with `int16` behind it where that is the type of its activations.
+    pub op: &'a str,
     /// Multiply-accumulates; 0 for all but convolutions.
     pub n_macs: u64,
 }
@@ -134,7 +134,7 @@ impl Engine {
 
     /// What each step costs, in execution order.
     pub fn step_costs(&self) -> impl Iterator<Item = StepCost<'_>> {
-        self.program.steps.iter().map(|s| StepCost { name: &s.name, op: s.op, n_macs: s.kernel.n_macs() })
+        self.program.steps.iter().map(|s| StepCost { name: &s.name, op: &s.op, n_macs: s.kernel.n_macs() })
     }
 
     /// Runs the backbone and normalises its output into the embedding, `[D]`.

@@ -43,7 +43,8 @@ impl TensorInfo {
 #[derive(Clone, Debug)]
 pub(crate) struct ProgramStep {
     pub name: String,
-    pub op: &'static str,
+    /// For reports: what it does, and on which type if not on eight bits.
+    pub op: String,
     pub kernel: Kernel,
     pub inputs: Vec<Place>,
     pub output: Place,

@@ -100,6 +100,9 @@ fn memory_is_reused_and_costs_are_listed() {
     assert!(engine.arena_bytes() < all * 7 / 10, "{} of {all}", engine.arena_bytes());
     let stem = engine.step_costs().next().unwrap();
     assert_eq!((stem.name, stem.op, stem.n_macs), ("conv_0", "Conv", 7 * 6 * 10 * 27));
+    let wide = Engine::load(&wide_net().bundle()).unwrap();
+    let ops: Vec<&str> = wide.step_costs().map(|step| step.op).take(4).collect();
+    assert_eq!(ops, ["Table int16", "AveragePool int16", "MaxPool int16", "Conv int16"]);
     assert_eq!((engine.input_len(), engine.embedding_len()), (13 * 11 * 3, 24));
 }
 

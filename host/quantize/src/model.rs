@@ -104,6 +104,9 @@ impl Model {
     pub fn choose_cut(&self, wanted: Option<&str>) -> Result<String, ImportError> {
         let candidates = || self.cuts.iter().map(|c| c.tensor.clone()).collect::<Vec<_>>();
         match wanted {
+            Some(name) if name == self.input.name => {
+                Err(ImportError::BadCut { name: name.into(), reason: "it is the input itself".into() })
+            }
             Some(name) if self.lowered.items.contains_key(name) => Ok(name.into()),
             Some(name) if self.known.tensors.contains_key(name) => {
                 Err(ImportError::BadCut { name: name.into(), reason: "it does not depend on the input".into() })

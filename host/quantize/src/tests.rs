@@ -119,6 +119,13 @@ fn convolutions_norms_and_clamps_become_one_step_each() {
 }
 
 #[test]
+fn the_input_is_no_cut() {
+    let model = Build::new("x", &[0, 3, 8, 8]).conv("x", "a", 3, 8, 3, 2, 1).model(&["a"]);
+    let error = report_of("no-cut", &model, &[3, 8, 8], "x").unwrap_err();
+    assert_eq!(error.to_string(), "cannot cut at `x`: it is the input itself");
+}
+
+#[test]
 fn the_classifiers_input_is_suggested() {
     let model = Build::new("x", &[0, 3, 8, 8])
         .conv("x", "a", 3, 8, 3, 2, 1)
