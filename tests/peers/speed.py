@@ -1,9 +1,12 @@
-"""A network in ONNX Runtime or LiteRT, run when asked: the peers of `tests/src/bin/speed.rs`, which starts this.
+"""A network in ONNX Runtime or LiteRT, run when asked: the peers of `tests/src/bin/speed.rs` and `footprint.rs`, which start
+this.
 
-    speed.py MODEL.onnx|MODEL.tflite THREADS
+    speed.py MODEL.onnx|MODEL.tflite THREADS [memory]
 
 Prints the milliseconds from the file to the first result (without importing the package), then for every line on standard
-input those of one inference. Needs numpy and onnxruntime or ai-edge-litert from PyPI.
+input those of one inference. With `memory` instead the bytes of the resident set before loading, of its peak until 20
+inferences are done, and how many of those that it grew by are pages of files. Needs numpy and onnxruntime or ai-edge-litert
+from PyPI.
 """
 
 import sys
@@ -47,6 +50,22 @@ def sample(shape, dtype):
     return (values if dtype == np.float32 else values * 100).astype(dtype)
 
 
+def resident(name):
+    with open("/proc/self/status") as status:
+        return 1024 * next(int(line.split()[1]) for line in status if line.startswith(name))
+
+
+def memory(load):
+    # Importing the package has grown larger than it stayed.
+    with open("/proc/self/clear_refs", "w") as peak:
+        peak.write("5")
+    before, files = resident("VmRSS:"), resident("RssFile:")
+    run = load()
+    for _ in range(20):
+        run()
+    print(before, resident("VmHWM:"), resident("RssFile:") - files)
+
+
 def milliseconds(work):
     start = time.perf_counter()
     result = work()
@@ -56,6 +75,8 @@ def milliseconds(work):
 def main():
     path, n_threads = sys.argv[1], int(sys.argv[2])
     load = (litert if path.endswith(".tflite") else onnx_runtime)(path, n_threads)
+    if sys.argv[3:] == ["memory"]:
+        return memory(load)
     loading, run = milliseconds(load)
     print(loading + milliseconds(run)[0], flush=True)
     for _ in sys.stdin:

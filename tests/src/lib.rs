@@ -93,7 +93,15 @@ fn status_bytes(name: &str) -> Result<f64> {
 /// # Errors
 /// If it fails, or prints anything else than N numbers.
 pub fn in_own_process<const N: usize>(args: &[&OsStr]) -> Result<[f64; N]> {
-    let output = Command::new(std::env::current_exe()?).args(args).output()?;
+    numbers_of(std::env::current_exe()?.as_os_str(), args)
+}
+
+/// The numbers that `program` prints.
+///
+/// # Errors
+/// If it fails, or prints anything else than N numbers.
+pub fn numbers_of<const N: usize>(program: &OsStr, args: &[&OsStr]) -> Result<[f64; N]> {
+    let output = Command::new(program).args(args).output().with_context(|| program.display().to_string())?;
     ensure!(output.status.success(), "{args:?} failed: {}", String::from_utf8_lossy(&output.stderr));
     let text = String::from_utf8(output.stdout)?;
     let numbers: Result<Vec<f64>, _> = text.split_whitespace().map(str::parse).collect();
