@@ -236,6 +236,12 @@ pub enum Op {
     FloatSoftmax,
     /// Mean over height and width, summed in row-major order, one division. `[H, W, C] -> [1, 1, C]`.
     FloatMean,
+    /// An ONNX model (of float32 inputs with concrete shapes, one float32 output), run by tract: not the same bits on every
+    /// CPU. Inputs and output are F32; their elements in order are the model's tensors in row-major order.
+    Onnx {
+        /// The model, an encoded `ModelProto`, without external data.
+        model: Blob,
+    },
 }
 
 /// Function of one float.
@@ -297,6 +303,7 @@ impl Op {
             Op::FloatConv { .. } => "FloatConv",
             Op::FloatSoftmax => "FloatSoftmax",
             Op::FloatMean => "FloatMean",
+            Op::Onnx { .. } => "Onnx",
         }
     }
 }
