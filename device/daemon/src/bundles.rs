@@ -202,7 +202,9 @@ fn self_test_failure(error: &SelfTestError, bundle: &Bundle) -> WireError {
     match *error {
         SelfTestError::Differs { case, n_bytes, .. } => WireError::SelfTest { case, n_bytes },
         // The wire has no cosine: a direction that is wrong counts as every byte.
-        SelfTestError::Far { case, .. } | SelfTestError::Embed { case, .. } => WireError::SelfTest { case, n_bytes: embedding_len },
+        SelfTestError::Far { case, .. } | SelfTestError::Embed { case, .. } => {
+            WireError::SelfTest { case, n_bytes: embedding_len }
+        }
         _ => WireError::BadBundle(BundleFault::Format),
     }
 }

@@ -35,7 +35,7 @@ pub fn run(context: &Context, args: &InspectArgs) -> Result<Done, CliError> {
 /// How the model is read, as `inspect` and `quantize` say it.
 pub fn import_options(args: &ModelArgs) -> ImportOptions {
     let input_shape = (!args.input_shape.is_empty()).then(|| args.input_shape.clone());
-    ImportOptions { input: args.input.clone(), input_shape }
+    ImportOptions { input: args.input.clone(), input_shape, allow_inexact: false }
 }
 
 /// A model that cannot be used, with what to type.
