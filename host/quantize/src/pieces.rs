@@ -13,7 +13,7 @@ use tract_onnx::pb::type_proto::{Tensor as TensorType, Value as TypeValue};
 use tract_onnx::pb::{
     AttributeProto, GraphProto, ModelProto, NodeProto, TensorProto, TensorShapeProto, TypeProto, ValueInfoProto,
 };
-use tract_onnx::prelude::{DatumType, Tensor};
+use tract_onnx::prelude::{DatumType, Tensor, f16};
 
 use crate::float_graph::{FloatOp, OnnxPiece, PieceNode};
 use crate::known::Known;
@@ -43,7 +43,7 @@ pub(crate) fn plan(
         let pieces = Planner::new(onnx, known, outputs).pieces(wanted);
         let n = wanted.len();
         let no_float =
-            |tensor: &String| known.get(tensor).is_some_and(|k| k.constant.is_none() && k.data_type != DatumType::F32);
+            |tensor: &String| known.get(tensor).is_some_and(|k| k.constant.is_none() && !is_float(k.data_type));
         for piece in &pieces {
             let members = || piece.nodes.iter().filter_map(|i| onnx.node.get(*i));
             let gives_others = piece.outputs.iter().any(no_float);
@@ -61,6 +61,11 @@ pub(crate) fn plan(
             return pieces;
         }
     }
+}
+
+/// True of types that a piece takes and gives, as float32.
+fn is_float(data_type: DatumType) -> bool {
+    matches!(data_type, DatumType::F32 | DatumType::F16)
 }
 
 /// Operators that cost next to nothing: between others in float they stay there, since going to int8 and back would lose
@@ -186,11 +191,12 @@ impl Lowering<'_> {
                 if let Some(constant) = known.and_then(|k| k.constant.as_ref()) {
                     built.graph.initializer.push(initializer(input, constant)?);
                 } else {
-                    if let Some(known) = known.filter(|k| k.data_type != DatumType::F32) {
-                        return Err(format!("`{input}` is of type {:?}; pieces in float take floats", known.data_type));
+                    let data_type = known.map_or(DatumType::F32, |k| k.data_type);
+                    if !is_float(data_type) {
+                        return Err(format!("`{input}` is of type {data_type:?}; pieces in float take floats"));
                     }
                     let data = self.solid(input)?;
-                    built.input(input, &data.view);
+                    built.input(input, data_type, &data.view);
                     values.push(data.value);
                     views.push(data.view);
                 }
@@ -200,12 +206,12 @@ impl Lowering<'_> {
         }
         for output in &piece.outputs {
             let known = self.known.get(output).ok_or_else(|| format!("the shape of `{output}` is not known"))?;
-            if known.data_type != DatumType::F32 {
+            if !is_float(known.data_type) {
                 return Err(format!("`{output}` is of type {:?}; pieces in float give floats", known.data_type));
             }
             let (shape, view, perm) = self.laid_out(&known.shape, &views);
             let op = FloatOp::Onnx(OnnxPiece {
-                model: built.model(opsets, output, perm),
+                model: built.model(opsets, output, known.data_type, perm),
                 nodes: nodes.iter().map(|n| PieceNode { node: node_name(n), op: n.op_type.clone() }).collect(),
             });
             let value = self.push(&name, op, values.clone(), shape, None);
@@ -263,36 +269,41 @@ struct PieceModel {
 impl PieceModel {
     /// Adds an input: our value as it lies in memory, reordered by the model itself. So no axes are too many, and no step
     /// of ours moves bytes that tract moves anyway.
-    fn input(&mut self, name: &str, view: &View) {
-        let shape = view.shape();
-        let walk: Vec<usize> = view.axes.iter().flatten().copied().collect();
-        if View::is_memory_order(&walk) {
-            self.graph.input.push(value_info(name, &shape));
-            return;
+    fn input(&mut self, name: &str, data_type: DatumType, view: &View) {
+        let (shape, walk) = (view.shape(), view.axes.concat());
+        let in_order = View::is_memory_order(&walk);
+        let mut nodes = vec![];
+        if data_type == DatumType::F16 {
+            nodes.push(("Cast", vec![], integer("to", FLOAT16)));
         }
-        let (lies, turned, sizes) = (format!("{name} in memory"), format!("{name} in order"), format!("{name} sizes"));
-        self.graph.input.push(value_info(&lies, &view.factors));
-        let raw_data = shape.iter().flat_map(|size| (*size as i64).to_le_bytes()).collect();
-        let dims = vec![shape.len() as i64];
-        self.graph.initializer.push(TensorProto {
-            name: sizes.clone(),
-            dims,
-            data_type: 7,
-            raw_data,
-            ..Default::default()
-        });
-        let perm = walk.iter().map(|factor| *factor as i64).collect();
-        self.graph.node.push(transpose(&lies, &turned, perm));
-        self.graph.node.push(added("Reshape", &[&turned, &sizes], name));
+        if !in_order {
+            nodes.push(("Transpose", vec![], integers("perm", walk.iter().map(|factor| *factor as i64).collect())));
+            let sizes = format!("{name} sizes");
+            let raw_data = shape.iter().flat_map(|size| (*size as i64).to_le_bytes()).collect();
+            let (dims, name) = (vec![shape.len() as i64], sizes.clone());
+            self.graph.initializer.push(TensorProto { name, dims, data_type: 7, raw_data, ..Default::default() });
+            nodes.push(("Reshape", vec![sizes], integer("allowzero", 0)));
+        }
+        // The last one writes the tensor itself.
+        let n = nodes.len();
+        let stage = |i: usize| if i == n { name.to_owned() } else { format!("{name} in memory {i}") };
+        self.graph.input.push(value_info(&stage(0), if in_order { &shape } else { &view.factors }));
+        for (i, (op, more_inputs, attribute)) in nodes.into_iter().enumerate() {
+            let mut node = added(op, &stage(i), &stage(i + 1), attribute);
+            node.input.extend(more_inputs);
+            self.graph.node.push(node);
+        }
     }
 
     /// The encoded model of one output, its axes reordered where `perm` says so.
-    fn model(&self, opsets: &ModelProto, output: &str, perm: Option<Vec<i64>>) -> Vec<u8> {
+    fn model(&self, opsets: &ModelProto, output: &str, data_type: DatumType, perm: Option<Vec<i64>>) -> Vec<u8> {
         let mut graph = self.graph.clone();
         let mut name = output.to_owned();
-        if let Some(perm) = perm {
-            name = format!("{output} in memory");
-            graph.node.push(transpose(output, &name, perm));
+        let cast = (data_type == DatumType::F16).then(|| ("Cast", integer("to", FLOAT32)));
+        for (op, attribute) in perm.map(|perm| ("Transpose", integers("perm", perm))).into_iter().chain(cast) {
+            let next = format!("{output} after {op}");
+            graph.node.push(added(op, &name, &next, attribute));
+            name = next;
         }
         graph.output = vec![ValueInfoProto { name, ..Default::default() }];
         let (ir_version, opset_import) = (opsets.ir_version, opsets.opset_import.clone());
@@ -300,20 +311,30 @@ impl PieceModel {
     }
 }
 
+/// ONNX code of float32.
+const FLOAT32: i64 = 1;
+/// ONNX code of float16.
+const FLOAT16: i64 = 10;
+
 /// A node that the ONNX file does not have.
-fn added(op: &str, inputs: &[&str], output: &str) -> NodeProto {
+fn added(op: &str, input: &str, output: &str, attribute: AttributeProto) -> NodeProto {
     NodeProto {
-        name: output.into(),
+        // Unlike any name of the file.
+        name: format!("graft: {output}"),
         op_type: op.into(),
-        input: inputs.iter().map(|input| input.to_string()).collect(),
+        input: vec![input.into()],
         output: vec![output.into()],
+        attribute: vec![attribute],
         ..Default::default()
     }
 }
 
-fn transpose(input: &str, output: &str, perm: Vec<i64>) -> NodeProto {
-    let perm = AttributeProto { name: "perm".into(), r#type: 7, ints: perm, ..Default::default() };
-    NodeProto { attribute: vec![perm], ..added("Transpose", &[input], output) }
+fn integer(name: &str, i: i64) -> AttributeProto {
+    AttributeProto { name: name.into(), r#type: 2, i, ..Default::default() }
+}
+
+fn integers(name: &str, ints: Vec<i64>) -> AttributeProto {
+    AttributeProto { name: name.into(), r#type: 7, ints, ..Default::default() }
 }
 
 fn value_info(name: &str, shape: &[usize]) -> ValueInfoProto {
@@ -351,6 +372,7 @@ fn initializer(name: &str, constant: &Tensor) -> Result<TensorProto, Reason> {
     }
     let (data_type, raw_data): (i32, Vec<u8>) = match constant.datum_type() {
         DatumType::F32 => raw!(1, f32, |v| v.to_le_bytes()),
+        DatumType::F16 => raw!(10, f16, |v| v.to_le_bytes()),
         DatumType::F64 => raw!(11, f64, |v| v.to_le_bytes()),
         DatumType::U8 => raw!(2, u8, |v| v.to_le_bytes()),
         DatumType::I8 => raw!(3, i8, |v| v.to_le_bytes()),

@@ -184,6 +184,19 @@ fn tensors_that_are_no_floats_stay_within_a_piece() {
 }
 
 #[test]
+fn half_floats_are_cast_at_the_edges_of_a_piece() {
+    let model = Build::new("x", &[0, 3, 6, 5])
+        .conv("x", "a", 3, 8, 3, 1, 1)
+        .node("Cast", &["a"], "h", &[("to", Attribute::Int(10))])
+        .node("Softmax", &["h"], "s", &[("axis", Attribute::Int(1))])
+        .node("Cast", &["s"], "f", &[("to", Attribute::Int(1))])
+        .conv("f", "b", 8, 9, 1, 1, 1)
+        .model(&["b"]);
+    let (_, pieces) = agrees("half", model, &[3, 6, 5], "b");
+    assert_eq!(pieces, [["n_s"]]);
+}
+
+#[test]
 fn recurrent_layers_agree() {
     let build = Build::new("x", &[0, 12, 16])
         .random("w", &[16, 10])
