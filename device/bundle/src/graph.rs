@@ -259,6 +259,12 @@ pub enum Op {
         /// The same of columns.
         columns: Blob,
     },
+    /// An ONNX model (of float32 inputs with concrete shapes, one float32 output), run by tract: not the same bits on every
+    /// CPU. Inputs and output are F32; their elements in order are the model's tensors in row-major order.
+    Onnx {
+        /// The model, an encoded `ModelProto`, without external data.
+        model: Blob,
+    },
 }
 
 /// Function of one float.
@@ -322,6 +328,7 @@ impl Op {
             Op::FloatMean => "FloatMean",
             Op::MatMul { .. } => "MatMul",
             Op::Resize { .. } => "Resize",
+            Op::Onnx { .. } => "Onnx",
         }
     }
 }

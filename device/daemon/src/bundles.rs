@@ -201,7 +201,10 @@ fn self_test_failure(error: &SelfTestError, bundle: &Bundle) -> WireError {
     let embedding_len = bundle.manifest().embedding_len;
     match *error {
         SelfTestError::Differs { case, n_bytes, .. } => WireError::SelfTest { case, n_bytes },
-        SelfTestError::Embed { case, .. } => WireError::SelfTest { case, n_bytes: embedding_len },
+        // The wire has no cosine: a direction that is wrong counts as every byte.
+        SelfTestError::Far { case, .. } | SelfTestError::Embed { case, .. } => {
+            WireError::SelfTest { case, n_bytes: embedding_len }
+        }
         _ => WireError::BadBundle(BundleFault::Format),
     }
 }

@@ -58,7 +58,7 @@ fn a_set_stop_ends_the_service() {
     let mut out = Vec::new();
     let line = frames(Kind::Hello, 0, &Hello::new(End::Host, [3; 16]).encode());
     graftd::serve(daemon, Cursor::new(line), &mut out, &AtomicBool::new(true)).unwrap();
-    assert_eq!(out, []);
+    assert_eq!(out, Vec::<u8>::new());
 }
 
 fn graftd(arguments: &[&str]) -> (Option<i32>, String, String) {

@@ -22,12 +22,14 @@ pub const TENSOR_BYTES_MAX: u64 = 1 << 28;
 pub const ARENA_BYTES_MAX: u64 = 1 << 30;
 /// Largest kernel size, stride, dilation or padding.
 pub const WINDOW_MAX: u32 = 4096;
+/// Most bytes of an ONNX model that is a step.
+pub const MODEL_BYTES_MAX: u64 = 1 << 26;
 
 /// Bytes of a bundle that make another core worth its thread.
 const CORE_BYTES_MIN: u64 = 4 << 20;
 
 /// Names of the ops that this engine runs, as [`graft_bundle::Op::name`] spells them.
-pub const OPS: [&str; 20] = [
+pub const OPS: [&str; 21] = [
     "Add",
     "AveragePool",
     "Concat",
@@ -42,6 +44,7 @@ pub const OPS: [&str; 20] = [
     "MatMul",
     "MaxPool",
     "Mul",
+    "Onnx",
     "Quantize",
     "Reshape",
     "Resize",
@@ -59,6 +62,7 @@ pub(crate) fn program_of(bundle: &Bundle, setup: Setup) -> Result<Program, LoadE
     check_ops(&bundle.manifest().ops)?;
     let graph = bundle.graph();
     check_counts(graph)?;
+    check_exact(graph, bundle.manifest().exact)?;
     for (id, tensor) in (0..).zip(&graph.tensors) {
         check_tensor(tensor).map_err(|fault| LoadError::Tensor { tensor: id, fault })?;
     }
@@ -180,6 +184,12 @@ fn check_counts(graph: &Graph) -> Result<(), LoadError> {
         }
     }
     Ok(())
+}
+
+/// The manifest says rightly whether every CPU gives the same bits.
+fn check_exact(graph: &Graph, exact: bool) -> Result<(), LoadError> {
+    let n_inexact = graph.steps.iter().filter(|step| matches!(step.op, Op::Onnx { .. })).count();
+    if exact == (n_inexact == 0) { Ok(()) } else { Err(LoadError::Exact { exact, n_inexact }) }
 }
 
 fn check_tensor(tensor: &Tensor) -> Result<(), Fault> {

@@ -57,6 +57,14 @@ pub enum LoadError {
         /// What is wrong.
         fault: Fault,
     },
+    /// The manifest is wrong about whether every CPU gives the same bits.
+    #[error("manifest says exact = {exact}; {n_inexact} of the graph's steps are in tract's float code")]
+    Exact {
+        /// By the manifest.
+        exact: bool,
+        /// Steps that are not exact.
+        n_inexact: usize,
+    },
     /// The manifest says another length than the graph gives.
     #[error("graph's output has {found} elements; the manifest says {expected}")]
     EmbeddingLen {
@@ -139,6 +147,12 @@ pub enum Fault {
         "output has scale {found} and zero point {found_zero_point}, input {scale} and {zero_point}; allowed: equal"
     )]
     Meaning { found: f64, found_zero_point: i32, scale: f64, zero_point: i32 },
+    /// An ONNX model that cannot be run here; the reason is cut to some hundred characters.
+    #[error("model {reason}")]
+    Model { reason: String },
+    /// An ONNX model where there is nothing to run it.
+    #[error("this engine is built without tract's float code (cargo feature `inexact`)")]
+    NotBuilt,
 }
 
 /// Why an input has no embedding.
@@ -171,7 +185,7 @@ impl From<KernelError> for EmbedError {
 }
 
 /// Why the bundle's own cases did not pass.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
 #[non_exhaustive]
 pub enum SelfTestError {
     /// Other bytes than expected.
@@ -183,6 +197,16 @@ pub enum SelfTestError {
         n_bytes: u32,
         /// Of how many.
         embedding_len: u32,
+    },
+    /// Another direction than expected, of a bundle that is not exact.
+    #[error("self-test case {case}: cosine to the expected embedding is {cosine}; allowed: at least {allowed}")]
+    Far {
+        /// Index of the case.
+        case: u32,
+        /// Seen.
+        cosine: f64,
+        /// Allowed.
+        allowed: f64,
     },
     /// No embedding at all.
     #[error("self-test case {case}: {error}")]

@@ -13,6 +13,8 @@ use graft_kernels::{Clamp, Dims, Isa, KernelError, Requantize, View, ViewMut};
 
 use crate::arena::{Place, Rest};
 use crate::chain::{Chain, ChainScratch};
+use crate::error::EmbedError;
+use crate::onnx::OnnxModel;
 use crate::program::ScratchLens;
 
 /// Op with everything that does not change between inferences.
@@ -40,6 +42,7 @@ pub(crate) enum Kernel {
     FloatConv { shape: ConvShape, packed: Vec<f32>, bias: Vec<f32> },
     FloatSoftmax { dims: Dims },
     FloatMean { dims: Dims },
+    Onnx(OnnxModel),
 }
 
 /// Entries of a table that is not from I8 to I8.
@@ -102,6 +105,7 @@ impl Kernel {
             Self::WideTable { entries: Entries::I8(entries) } => entries.len(),
             Self::WideTable { entries: Entries::I16(entries) } => 2 * entries.len(),
             Self::FloatConv { packed, bias, .. } => 4 * (packed.len() + bias.len()),
+            Self::Onnx(model) => model.n_bytes(),
             _ => 0,
         }
     }
@@ -114,7 +118,7 @@ impl Kernel {
         rest: &Rest<'_>,
         scratch: &mut Scratch,
         mut output: ViewMut<'_>,
-    ) -> Result<(), KernelError> {
+    ) -> Result<(), EmbedError> {
         let input = |i: usize| -> Result<View<'_>, KernelError> {
             inputs.get(i).and_then(|place| rest.view(*place)).ok_or(KernelError::Shapes { op: "arena" })
         };
@@ -158,6 +162,16 @@ impl Kernel {
             Self::FloatConv { shape, packed, bias } => float::conv(isa, shape, packed, bias, input(0)?, output),
             Self::FloatSoftmax { dims } => float::softmax(isa, *dims, input(0)?, output),
             Self::FloatMean { dims } => float::mean(isa, *dims, input(0)?, output),
+            Self::Onnx(model) => {
+                let floats = |i: usize| match input(i)? {
+                    View::F32(x) => Ok(x),
+                    _ => Err(KernelError::Types { op: "Onnx" }),
+                };
+                let inputs = (0..inputs.len()).map(floats).collect::<Result<Vec<_>, _>>()?;
+                let ViewMut::F32(output) = output else { return Err(KernelError::Types { op: "Onnx" }.into()) };
+                return model.run(&inputs, output);
+            }
         }
+        .map_err(EmbedError::from)
     }
 }

@@ -17,9 +17,9 @@
 //! - Checks: a closed set of ops as plain data can be validated in one pass, with the step's name in every refusal.
 //!   The archive's text would be parsed and its fragments expanded first.
 //!
-//! What tract is here for are ops that are not ours: a program has lists of inputs and outputs, so a graph can be cut
-//! into several regions with tract's own float ops between them. Around a single region tract costs nothing that can
-//! be measured: input and output tensors are written in place, and an inference allocates its result alone.
+//! What tract is here for are ops that are not ours: a step may be an ONNX model that tract runs (`onnx`, with the feature
+//! `inexact`), which is not the same bits on every CPU. Around a region tract costs nothing that can be measured: input and
+//! output tensors are written in place, and an inference without such steps allocates its result alone.
 #![deny(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing)]
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing))]
 
@@ -31,12 +31,17 @@ mod error;
 mod isa;
 mod kernel;
 mod lower;
+#[cfg(feature = "inexact")]
+mod onnx;
+#[cfg(not(feature = "inexact"))]
+#[path = "onnx_missing.rs"]
+mod onnx;
 mod program;
 mod region;
 mod trace;
 
-pub use check::{ARENA_BYTES_MAX, OPS, STEPS_MAX, TENSOR_BYTES_MAX, WINDOW_MAX};
-pub use engine::{Engine, StepCost};
+pub use check::{ARENA_BYTES_MAX, MODEL_BYTES_MAX, OPS, STEPS_MAX, TENSOR_BYTES_MAX, WINDOW_MAX};
+pub use engine::{Engine, INEXACT_COSINE_MIN, StepCost};
 pub use error::{EmbedError, Fault, IsaError, LoadError, STEP_NAME_SHOWN, SelfTestError};
 pub use graft_kernels::Isa;
 pub use isa::{available_isas, detect_isa};

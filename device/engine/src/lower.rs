@@ -16,9 +16,10 @@ use graft_kernels::view::{Broadcast, signed};
 use graft_kernels::{Clamp, Dims, Isa};
 
 use crate::chain::{Chain, Stage};
-use crate::check::{WINDOW_MAX, check_range, range_of};
+use crate::check::{MODEL_BYTES_MAX, WINDOW_MAX, check_range, range_of};
 use crate::error::Fault;
 use crate::kernel::{Entries, Kernel, Part};
+use crate::onnx::OnnxModel;
 use crate::program::{Setup, TensorInfo};
 
 /// Largest multiplier: below 2^23.
@@ -78,6 +79,7 @@ pub(crate) fn lower(bundle: &Bundle, tensors: &[TensorInfo], step: &Step, setup:
         }
         Op::MatMul { multiplier, low, high } => at.matmul(*multiplier, [*low, *high]),
         Op::Resize { rows, columns } => at.resize(*rows, *columns),
+        Op::Onnx { model } => at.onnx(*model),
     }
 }
 
@@ -372,6 +374,21 @@ impl Lowering<'_> {
         float::pack_weights(&shape, &weights, &mut packed)
             .map_err(|_| Fault::Window { kernel: window.kernel, input: x.shape })?;
         Ok(Kernel::FloatConv { shape, packed, bias })
+    }
+
+    fn onnx(&self, model: Blob) -> Result<Kernel, Fault> {
+        if self.inputs.is_empty() {
+            return Err(Fault::Inputs { found: 0, allowed: "one or more" });
+        }
+        for input in &self.inputs {
+            self.expect_type("input", input, &[DataType::F32], "F32")?;
+        }
+        self.expect_type("output", self.output, &[DataType::F32], "F32")?;
+        let n_bytes = i64::try_from(model.bytes).unwrap_or(i64::MAX);
+        check_range("length of the model", n_bytes, 1, MODEL_BYTES_MAX as i64)?;
+        let bytes = self.blob("model", model, model.bytes as usize)?;
+        let lens: Vec<usize> = self.inputs.iter().map(|input| input.dims.len()).collect();
+        OnnxModel::load(&bytes, &lens, self.output.dims.len()).map(Kernel::Onnx)
     }
 }
 

@@ -7,6 +7,7 @@ use graft_kernels::{Dims, Isa, KernelError, View};
 use crate::arena::{Arena, Place, Plan};
 use crate::chain::ChainScratch;
 use crate::check::range_of;
+use crate::error::EmbedError;
 use crate::kernel::{Kernel, Scratch};
 
 /// How a program is made from a graph.
@@ -115,13 +116,13 @@ impl Program {
     }
 
     /// Runs one step; its inputs are in place.
-    pub(crate) fn run_step(&self, memory: &mut Memory, step: &ProgramStep) -> Result<(), KernelError> {
+    pub(crate) fn run_step(&self, memory: &mut Memory, step: &ProgramStep) -> Result<(), EmbedError> {
         let (rest, output) = memory.arena.split(step.output).ok_or(NOT_PLANNED)?;
         step.kernel.run(self.setup.isa, &step.inputs, &rest, &mut memory.scratch, output)
     }
 
-    /// Runs all steps; allocates nothing.
-    pub(crate) fn run(&self, memory: &mut Memory) -> Result<(), KernelError> {
+    /// Runs all steps; allocates nothing, unless one is an ONNX model.
+    pub(crate) fn run(&self, memory: &mut Memory) -> Result<(), EmbedError> {
         self.steps.iter().try_for_each(|step| self.run_step(memory, step))
     }
 }

@@ -4,7 +4,7 @@ mod common;
 #[path = "common/naive.rs"]
 mod naive;
 
-use common::{Net, branched_net, float_net, mobile_net, open, product_net, seeded, square, wide_net};
+use common::{Net, branched_net, float_net, mobile_net, onnx_net_of, open, product_net, seeded, square, wide_net};
 use graft_bundle::DataType;
 use graft_bundle::file::{Case, CaseInput};
 use graft_engine::{EmbedError, Engine, Isa, SelfTestError, Tracer, available_isas};
@@ -73,7 +73,7 @@ fn every_float_op_equals_the_naive_interpreter() {
 
 #[test]
 fn the_nets_hold_every_op() {
-    let mut ops: Vec<String> = [mobile_net(), branched_net(), float_net(), product_net()]
+    let mut ops: Vec<String> = [mobile_net(), branched_net(), float_net(), product_net(), onnx_net_of(&[])]
         .iter()
         .flat_map(|n| n.bundle().manifest().ops.clone())
         .collect();

@@ -516,3 +516,12 @@ fn activations_that_fit_no_board() {
     }
     assert_eq!(refusal(&net), "graph needs 1610612736 bytes for activations; allowed: at most 1073741824");
 }
+
+#[cfg(not(feature = "inexact"))]
+#[test]
+fn onnx_models_where_nothing_runs_them() {
+    assert_eq!(
+        refusal(&common::onnx_net_of(b"model")),
+        "step \"onnx_2\" (Onnx): this engine is built without tract's float code (cargo feature `inexact`)"
+    );
+}

@@ -55,7 +55,7 @@ pub struct Global {
 pub enum Command {
     /// Show the whole story on two simulated boards, in under a minute.
     Demo(DemoArgs),
-    /// Look into an ONNX model: inputs, outputs, where to cut, which operators run how.
+    /// Look into an ONNX model: inputs, outputs, where to cut, which operators run how. Or into a bundle.
     #[command(after_help = EXIT_CODES)]
     Inspect(InspectArgs),
     /// Turn a float or QDQ ONNX backbone into an int8 bundle for boards.
@@ -139,7 +139,7 @@ pub struct ModelArgs {
 /// `graft inspect`.
 #[derive(Args, Clone, Debug)]
 pub struct InspectArgs {
-    /// The model.
+    /// The model, or a bundle.
     #[command(flatten)]
     pub model: ModelArgs,
 }
@@ -198,6 +198,10 @@ pub struct QuantizeArgs {
     /// in int16 or computed in float, which costs time; the bits stay the same on every CPU.
     #[arg(long, value_name = "LOSS", value_parser = loss, allow_negative_numbers = true)]
     pub max_loss: Option<f64>,
+    /// Run operators that have no integer or exact form in tract's own float code, instead of refusing the model: embeddings
+    /// may then differ between CPUs, and samples of two boards may not be equal byte for byte.
+    #[arg(long)]
+    pub allow_inexact: bool,
     /// Cross-layer equalization: worth a try where `noisiest` names a layer after a depthwise convolution.
     #[arg(long)]
     pub equalize: bool,

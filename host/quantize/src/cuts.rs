@@ -7,7 +7,7 @@ use tract_onnx::pb::{GraphProto, NodeProto};
 
 use crate::attributes::int;
 use crate::known::Known;
-use crate::lower::Lowered;
+use crate::lower::{Lowered, NodeClass};
 use crate::model::ancestors;
 use crate::qdq::STATED;
 use crate::unary::Unary;
@@ -30,6 +30,8 @@ pub struct Cut {
     pub macs: u64,
     /// Nothing before it is refused.
     pub possible: bool,
+    /// It is possible with [`ImportOptions::allow_inexact`](crate::ImportOptions::allow_inexact), and not without.
+    pub needs_inexact: bool,
 }
 
 /// Candidates in network order, and the suggested one among all tensors.
@@ -42,6 +44,13 @@ pub(crate) fn find(
     let possible = |tensor: &str| {
         lowered.items.contains_key(tensor)
             && ancestors(graph, &[tensor.to_string()]).nodes.iter().all(|n| !refused.contains(&n[..]))
+    };
+    let in_tract: HashSet<&str> =
+        (lowered.nodes.iter().filter(|n| n.class == NodeClass::TractFloat)).map(|n| &n.node[..]).collect();
+    let needs_inexact = |tensor: &str| {
+        let before = ancestors(graph, &[tensor.to_string()]).nodes;
+        let refused_for_good = before.iter().any(|n| refused.contains(&n[..]) && !in_tract.contains(&n[..]));
+        !refused_for_good && before.iter().any(|n| in_tract.contains(&n[..]))
     };
     let narrow = bottlenecks(graph, lowered);
     let wanted = embedding(graph, known, lowered).filter(|t| possible(t));
@@ -71,12 +80,19 @@ pub(crate) fn find(
     {
         tensors.push(wanted);
     }
-    let cuts: Vec<Cut> = tensors.into_iter().filter_map(|t| cut_at(t, known, lowered, possible(t))).collect();
+    let cuts: Vec<Cut> =
+        tensors.into_iter().filter_map(|t| cut_at(t, known, lowered, possible(t), needs_inexact(t))).collect();
     let suggested = wanted.or_else(|| cuts.iter().rev().find(|c| c.possible).map(|c| c.tensor.clone()));
     (cuts, suggested)
 }
 
-fn cut_at(tensor: &str, known: &HashMap<String, Known>, lowered: &Lowered, possible: bool) -> Option<Cut> {
+fn cut_at(
+    tensor: &str,
+    known: &HashMap<String, Known>,
+    lowered: &Lowered,
+    possible: bool,
+    needs_inexact: bool,
+) -> Option<Cut> {
     let shape = known.get(tensor)?.shape.clone();
     let data = lowered.items.get(tensor)?;
     let value = lowered.graph.values.get(data.value)?;
@@ -114,7 +130,7 @@ fn cut_at(tensor: &str, known: &HashMap<String, Known>, lowered: &Lowered, possi
             node.inputs.iter().for_each(|i| needed[*i] = true);
         }
     }
-    Some(Cut { tensor: tensor.into(), shape, embedding_len, pooled, macs, possible })
+    Some(Cut { tensor: tensor.into(), shape, embedding_len, pooled, macs, possible, needs_inexact })
 }
 
 /// Tensors that alone carry everything the outputs need, in network order.

@@ -158,6 +158,8 @@ pub enum ImportError {
     Refused {
         /// All of them.
         refused: Vec<Refused>,
+        /// tract's own float code can run each ([`ImportOptions::allow_inexact`](crate::ImportOptions::allow_inexact)).
+        tract_can: bool,
     },
 }
 

@@ -133,6 +133,26 @@ pub enum FloatOp {
     Reshape,
     /// Axes reordered.
     Transpose([u32; 3]),
+    /// Nodes in tract's own float code; inputs and output in memory order.
+    Onnx(OnnxPiece),
+}
+
+/// Nodes that tract runs.
+#[derive(Clone, Debug)]
+pub struct OnnxPiece {
+    /// Encoded `ModelProto`.
+    pub model: Vec<u8>,
+    /// Its ONNX nodes, in order.
+    pub nodes: Vec<PieceNode>,
+}
+
+/// One of them.
+#[derive(Clone, Debug)]
+pub struct PieceNode {
+    /// ONNX name.
+    pub node: String,
+    /// Operator type.
+    pub op: String,
 }
 
 impl FloatOp {
@@ -145,7 +165,7 @@ impl FloatOp {
     /// True if a clamp can be fused into it.
     pub fn takes_clamp(&self) -> bool {
         use FloatOp::*;
-        matches!(self, Conv(_) | Add { .. } | Mul | MatMul | AveragePool { .. })
+        matches!(self, Conv(_) | Add { .. } | Mul | MatMul | AveragePool { .. } | Onnx(_))
     }
 }
 

@@ -7,7 +7,7 @@ use graft_bundle::graph::{DataType, Graph, MULTIPLIER_ONE, Op, Requantize, Step,
 
 use crate::conv_weights::{ConvInput, offset_biases, quantize_conv};
 use crate::error::QuantizeError;
-use crate::float_graph::{Conv, FloatGraph, FloatNode, FloatOp, Select, ValueId};
+use crate::float_graph::{Conv, FloatGraph, FloatNode, FloatOp, OnnxPiece, Select, ValueId};
 use crate::scales::Quant;
 
 /// What one step came out as.
@@ -208,6 +208,7 @@ impl Builder<'_> {
                 let output = self.tensor(node.output, None);
                 self.push(node, Op::Transpose { axes: *axes }, output);
             }
+            FloatOp::Onnx(piece) => self.onnx(node, piece, [low, high]),
         }
         Ok(())
     }
@@ -281,6 +282,23 @@ impl Builder<'_> {
         self.push_step(node, op, vec![x], y);
         let output = self.tensor(node.output, None);
         let inv_scale = (1.0 / out.scale) as f32;
+        self.push_step(node, Op::Quantize { inv_scale, low, high }, vec![y], output);
+    }
+
+    /// A model in tract's float code, between steps into float and one out of it, which carries the clamp.
+    fn onnx(&mut self, node: &FloatNode, piece: &OnnxPiece, [low, high]: [i32; 2]) {
+        let mut inputs = vec![];
+        for input in &node.inputs {
+            let (from, x) = (self.built.tensors.get(input).copied(), self.float_tensor(*input));
+            let scale = self.quant(*input).scale as f32;
+            self.push_step(node, Op::Dequantize { scale }, from.into_iter().collect(), x);
+            inputs.push(x);
+        }
+        let y = self.float_tensor(node.output);
+        let model = self.built.writer.push(&piece.model);
+        self.push_step(node, Op::Onnx { model }, inputs, y);
+        let output = self.tensor(node.output, None);
+        let inv_scale = (1.0 / self.quant(node.output).scale) as f32;
         self.push_step(node, Op::Quantize { inv_scale, low, high }, vec![y], output);
     }
 

@@ -23,6 +23,8 @@ pub struct Known {
     pub shape: Vec<usize>,
     /// Value of a tensor that does not depend on the input.
     pub constant: Option<Arc<Tensor>>,
+    /// Type of an element.
+    pub data_type: DatumType,
 }
 
 /// Answers for a whole graph.
@@ -134,7 +136,8 @@ fn facts_of(
     for (name, outlet) in names.into_iter().zip(&typed.outputs) {
         let fact = typed.outlet_fact(*outlet).map_err(|e| format!("{e:#}"))?;
         if let Some(shape) = fact.shape.as_concrete() {
-            tensors.insert(name, Known { shape: shape.to_vec(), constant: fact.konst.clone() });
+            let (constant, data_type) = (fact.konst.clone(), fact.datum_type);
+            tensors.insert(name, Known { shape: shape.to_vec(), constant, data_type });
         }
     }
     Ok(tensors)

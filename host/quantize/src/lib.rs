@@ -6,6 +6,7 @@
 //! qdq        already quantized -> float model   (scales kept)
 //! known      tract's shapes and constants
 //! lower*     ONNX nodes -> float_graph          (view: layouts; unary: activations; norms and clamps folded)
+//! pieces     operators without another form -> models that tract runs, if that is allowed
 //! cuts       where to cut
 //! inputs, input_spec                            preprocessing, calibration files
 //! float_run, calibrate, ranges                  tract runs the float network, statistics
@@ -38,6 +39,7 @@ mod lower_layers;
 mod lower_nodes;
 mod model;
 mod onnx_file;
+mod pieces;
 mod prepared;
 mod qdq;
 mod qoperator;
@@ -59,7 +61,7 @@ pub use lower::{ClassifiedNode, NodeClass};
 pub use model::{ImportOptions, Model, ModelInput};
 pub use onnx_file::MODEL_BYTES_MAX;
 pub use quantize::{CALIBRATION_FEW, CALIBRATION_MAX, Progress, QuantizeOptions, Quantized, quantize};
-pub use report::{Expectation, FallbackReport, LayerReport, Report, Timings};
+pub use report::{Expectation, FallbackReport, InexactReport, LayerReport, Report, Timings};
 pub use scales::RangeMethod;
 
 #[cfg(test)]

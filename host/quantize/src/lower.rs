@@ -5,11 +5,11 @@
 //! element-wise operators stay one expression until someone needs the numbers ([`crate::unary`]); Reshape and Transpose
 //! are views ([`crate::view`]).
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use serde::Serialize;
-use tract_onnx::pb::{GraphProto, NodeProto};
+use tract_onnx::pb::{GraphProto, ModelProto, NodeProto};
 use tract_onnx::prelude::Tensor;
 
 use crate::attributes::{floats_of, ints_of};
@@ -17,6 +17,7 @@ use crate::error::Refused;
 use crate::float_graph::{Conv, FloatGraph, FloatNode, FloatOp, Select, Source, Value, ValueId, point_window};
 use crate::known::Known;
 use crate::onnx_file::node_name;
+use crate::pieces::{Piece, plan};
 use crate::unary::Unary;
 use crate::view::View;
 
@@ -30,7 +31,8 @@ pub enum NodeClass {
     Integer,
     /// Exact float ops of ours.
     ExactFloat,
-    /// tract's own float code could run it; a bundle cannot hold it yet.
+    /// tract's own float code can run it, in a bundle that is not exact
+    /// ([`ImportOptions::allow_inexact`](crate::ImportOptions::allow_inexact)).
     TractFloat,
     /// Neither.
     Unsupported,
@@ -99,16 +101,47 @@ pub(crate) struct Lowering<'a> {
 /// An operator's reason for not being lowered.
 pub(crate) type Reason = String;
 
-/// Walks a graph whose input `input` is found through `view` in a value of `shape`; tensors named in `outputs` stay
-/// as they are.
-pub fn lower(
-    onnx: &GraphProto,
-    known: &HashMap<String, Known>,
-    input: &str,
-    shape: [usize; 3],
-    view: View,
-    outputs: &[String],
-) -> Lowered {
+/// What is walked.
+#[derive(Clone, Copy)]
+pub struct Walked<'a> {
+    /// Nodes in order.
+    pub onnx: &'a GraphProto,
+    /// What their operators mean.
+    pub opsets: &'a ModelProto,
+    /// All tensors.
+    pub known: &'a HashMap<String, Known>,
+    /// The input, found through `view` in a value of `shape`.
+    pub input: &'a str,
+    /// `[H, W, C]`.
+    pub shape: [usize; 3],
+    /// Of the input.
+    pub view: &'a View,
+    /// Tensors that stay as they are.
+    pub outputs: &'a [String],
+}
+
+/// Walks a graph. With `allow_inexact` tract's own float code runs what has no other form.
+pub fn lower(walked: Walked<'_>, allow_inexact: bool) -> Lowered {
+    let mut lowered = walk(walked, &[]);
+    if !allow_inexact {
+        return lowered;
+    }
+    let mut wanted = HashSet::new();
+    // What comes after a piece finds its input in another order, which it may have no form for: again with that in a piece.
+    loop {
+        let n = wanted.len();
+        let refused = lowered.refused.iter().filter(|r| lowered.class_of(&r.node) == Some(NodeClass::TractFloat));
+        wanted.extend(refused.map(|r| r.node.clone()));
+        if wanted.len() == n {
+            return lowered;
+        }
+        lowered = walk(walked, &plan(walked.onnx, walked.known, walked.outputs, &mut wanted));
+    }
+}
+
+/// One walk with these pieces.
+fn walk(walked: Walked<'_>, pieces: &[Piece]) -> Lowered {
+    let Walked { onnx, opsets, known, input, shape, view, outputs } = walked;
     let mut n_readers: HashMap<String, usize> = HashMap::new();
     for name in onnx.node.iter().flat_map(|n| &n.input).chain(outputs) {
         *n_readers.entry(name.clone()).or_default() += 1;
@@ -116,13 +149,24 @@ pub fn lower(
     let mut walk =
         Lowering { known, graph: FloatGraph::default(), items: HashMap::new(), producer: HashMap::new(), n_readers };
     walk.graph.values.push(Value::new(shape, Some(Source { tensor: input.into(), view: view.clone() })));
-    walk.items.insert(input.into(), Data { value: 0, view, unary: Unary::X, pad: None, sole: false });
+    walk.items.insert(input.into(), Data { value: 0, view: view.clone(), unary: Unary::X, pad: None, sole: false });
+    // By node, the piece that it is in.
+    let in_piece: HashMap<usize, &Piece> =
+        pieces.iter().flat_map(|piece| piece.nodes.iter().map(move |node| (*node, piece))).collect();
     let (mut refused, mut nodes) = (vec![], vec![]);
-    for node in &onnx.node {
+    for (index, node) in onnx.node.iter().enumerate() {
         let outputs = || node.output.iter().filter(|o| !o.is_empty());
         let constant = outputs().all(|o| known.get(o).is_some_and(|k| k.constant.is_some()));
         let class = if constant {
             NodeClass::Folded
+        } else if let Some(piece) = in_piece.get(&index) {
+            // A piece comes where its last node is; what only it reads is of no use to others.
+            walk.leave_unknown(node);
+            let added = if piece.nodes.last() == Some(&index) { walk.piece(onnx, opsets, piece) } else { Ok(()) };
+            if let Err(reason) = &added {
+                refused.push(Refused { node: node_name(node), op: node.op_type.clone(), reason: reason.clone() });
+            }
+            if added.is_ok() { NodeClass::TractFloat } else { NodeClass::Unsupported }
         } else {
             match walk.checked_node(node) {
                 Ok(()) if node.op_type == "Softmax" => NodeClass::ExactFloat,
@@ -141,6 +185,11 @@ pub fn lower(
 }
 
 impl Lowered {
+    /// How a node runs, by its name.
+    pub fn class_of(&self, node: &str) -> Option<NodeClass> {
+        self.nodes.iter().find(|n| n.node == node).map(|n| n.class)
+    }
+
     /// Makes `tensor` the graph's output: a vector `[1, 1, D]`, pooled over height and width if it is a picture, and
     /// drops what does not lead there. Returns D and whether it was pooled.
     pub fn cut(self, tensor: &str) -> Result<(FloatGraph, usize, bool), Reason> {
@@ -311,7 +360,7 @@ impl Lowering<'_> {
         }
         let shape = self.graph.values[data.value].shape;
         data.value = self.push(name, FloatOp::Unary(unary), vec![data.value], shape, None);
-        data.sole = self.n_readers.get(name) == Some(&1);
+        data.sole = self.is_read_once(name);
         self.found_in(name, &data);
         data
     }
@@ -356,9 +405,14 @@ impl Lowering<'_> {
         node.input.iter().filter_map(|i| self.items.get(i)).all(|d| d.sole)
     }
 
+    /// True if one node alone reads a tensor.
+    pub fn is_read_once(&self, name: &str) -> bool {
+        self.n_readers.get(name) == Some(&1)
+    }
+
     /// Whether a tensor derived from `data` is the value's only reader.
     pub fn still_sole(&self, data: &Data, name: &str) -> bool {
-        data.sole && self.n_readers.get(name) == Some(&1)
+        data.sole && self.is_read_once(name)
     }
 
     /// Stores a view of the same value under a new name.
@@ -390,7 +444,7 @@ impl Lowering<'_> {
     pub fn emit(&mut self, node: &NodeProto, op: FloatOp, inputs: Vec<ValueId>, shape: [usize; 3], view: View) {
         let name = node.output.first().cloned().unwrap_or_default();
         let value = self.push(&node_name(node), op, inputs, shape, None);
-        let data = Data { value, view, unary: Unary::X, pad: None, sole: self.n_readers.get(&name) == Some(&1) };
+        let data = Data { value, view, unary: Unary::X, pad: None, sole: self.is_read_once(&name) };
         self.found_in(&name, &data);
         self.items.insert(name, data);
     }

@@ -12,7 +12,7 @@ use crate::error::{ImportError, Refused};
 use crate::float_graph::FloatGraph;
 use crate::inspect::{self, InspectedInput};
 use crate::known::{KnownTensors, examine};
-use crate::lower::{Lowered, lower};
+use crate::lower::{Lowered, NodeClass, Walked, lower};
 use crate::lower_layers::FLATTENED;
 use crate::onnx_file::{self, node_name};
 use crate::qdq::{self, Fixed};
@@ -29,6 +29,8 @@ pub struct ImportOptions {
     pub input: Option<String>,
     /// Its shape with the batch, where the file leaves more than the batch open.
     pub input_shape: Option<Vec<usize>>,
+    /// Operators without an integer or exact form run in tract's own float code: not the same bits on every CPU.
+    pub allow_inexact: bool,
 }
 
 /// The chosen input.
@@ -54,6 +56,7 @@ pub struct Model {
     pub(crate) fixed: HashMap<String, Fixed>,
     pub(crate) cuts: Vec<Cut>,
     pub(crate) suggested: Option<String>,
+    allow_inexact: bool,
 }
 
 impl Model {
@@ -76,10 +79,22 @@ impl Model {
         let outputs: Vec<String> = proto.graph.iter().flat_map(|g| &g.output).map(|o| o.name.clone()).collect();
         let Some(graph) = proto.graph.as_ref() else { return Err(ImportError::NoCut) };
         let (shape, view) = input_view(&input);
-        let mut lowered = lower(graph, &known.tensors, &input.name, shape, view, &outputs);
+        let mut lowered = lower(
+            Walked {
+                onnx: graph,
+                opsets: &proto,
+                known: &known.tensors,
+                input: &input.name,
+                shape,
+                view: &view,
+                outputs: &outputs,
+            },
+            options.allow_inexact,
+        );
         explain(&mut lowered.refused, &known);
         let (cuts, suggested) = cuts::find(graph, &known.tensors, &lowered);
-        Ok(Model { known, lowered, input, fixed, cuts, suggested, proto })
+        let allow_inexact = options.allow_inexact;
+        Ok(Model { known, lowered, input, fixed, cuts, suggested, proto, allow_inexact })
     }
 
     /// The input.
@@ -133,13 +148,27 @@ impl Model {
         let refused: Vec<Refused> =
             self.lowered.refused.iter().filter(|r| before.nodes.contains(&r.node)).cloned().collect();
         if !refused.is_empty() {
-            return Err(ImportError::Refused { refused });
+            let tract_can = refused.iter().all(|r| self.lowered.class_of(&r.node) == Some(NodeClass::TractFloat));
+            return Err(ImportError::Refused { refused, tract_can });
         }
         // Walked again for this cut: its tensor must stay as it is, and nothing after it may fuse into it.
         let (shape, view) = input_view(&self.input);
         let needed: Vec<_> = graph.node.iter().filter(|n| before.nodes.contains(&node_name(n))).cloned().collect();
         let part = GraphProto { node: needed, ..Default::default() };
-        let lowered = lower(&part, &self.known.tensors, &self.input.name, shape, view, &[tensor.to_string()]);
+        let walked = Walked {
+            onnx: &part,
+            opsets: &self.proto,
+            known: &self.known.tensors,
+            input: &self.input.name,
+            shape,
+            view: &view,
+            outputs: &[tensor.to_string()],
+        };
+        let lowered = lower(walked, self.allow_inexact);
+        // Pieces end at the cut now, which they may not be able to.
+        if !lowered.refused.is_empty() {
+            return Err(ImportError::Refused { refused: lowered.refused, tract_can: false });
+        }
         lowered.cut(tensor).map_err(|reason| ImportError::BadCut { name: tensor.into(), reason })
     }
 }

@@ -85,7 +85,7 @@ impl<'a> Prepared<'a> {
             input: input.spec.clone(),
             embedding_len: graph.values.get(graph.output).map_or(0, |value| value.shape[2] as u32),
             inv_scale,
-            exact: true,
+            exact: !graph.nodes.iter().any(|node| matches!(node.op, FloatOp::Onnx(_))),
             origin: options.origin.clone(),
             licence: options.licence.clone(),
             board_class: options.board_class.clone(),

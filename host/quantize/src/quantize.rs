@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use graft_bundle::Graph;
 use graft_bundle::file::{Case, CaseInput};
-use graft_bundle::graph::{DataType, Step};
+use graft_bundle::graph::{DataType, Op, Step};
 use graft_bundle::manifest::seeded_bytes;
 use graft_engine::Tracer;
 use graft_input::{Limits, decode_npy};
@@ -13,12 +13,12 @@ use graft_input::{Limits, decode_npy};
 use crate::calibrate::Probe;
 use crate::error::{QuantizeError, SpecError};
 use crate::fallback::Fallbacks;
-use crate::float_graph::ValueId;
+use crate::float_graph::{FloatGraph, FloatNode, FloatOp, ValueId};
 use crate::input_spec::{InputOptions, PictureInput, picture_input, picture_size, read_config};
 use crate::inputs::{LoadError, Sample, load, load_folder};
 use crate::model::{ImportOptions, Model};
 use crate::prepared::{Made, Prepared, finish, load_bundle};
-use crate::report::{Expectation, LayerReport, Report, Timings};
+use crate::report::{Expectation, InexactReport, LayerReport, Report, Timings};
 use crate::scales::RangeMethod;
 use crate::verify::{Pair, Verified, cosine, verify};
 
@@ -214,6 +214,14 @@ pub fn quantize(
         let what = if report.max_loss.is_some() { "ranges and the loss" } else { "ranges" };
         report.warnings.push(format!("{n} calibration input{plural}; {what} are safer from {CALIBRATION_FEW} on"));
     }
+    if !report.exact {
+        let n: usize = report.inexact.iter().map(|piece| piece.nodes.len()).sum();
+        let text = format!(
+            "not exact: tract's float code runs {n} nodes, so embeddings may differ between CPUs, and samples of two boards may \
+             not be equal byte for byte"
+        );
+        report.warnings.push(text);
+    }
     if let Some(slowdown) = report.slowdown.filter(|slowdown| *slowdown >= SLOW) {
         let text =
             format!("an inference takes {slowdown:.0} times as long as in int8; a larger loss needs fewer layers");
@@ -336,6 +344,7 @@ impl Made {
             bundle_bytes: self.bytes.len(),
             macs: prepared.graph.nodes.iter().map(|n| prepared.graph.macs(n)).sum(),
             exact: self.draft.exact,
+            inexact: inexact(&prepared.graph),
             n_verified: n,
             cosine_mean: (n > 0).then(|| verified.cosines.iter().sum::<f64>() / n as f64),
             cosine_min: worst.map(|(_, c)| *c),
@@ -352,8 +361,24 @@ impl Made {
     }
 }
 
+/// What tract runs.
+fn inexact(graph: &FloatGraph) -> Vec<InexactReport> {
+    let piece = |node: &FloatNode| match &node.op {
+        FloatOp::Onnx(piece) => Some(InexactReport {
+            layer: node.name.clone(),
+            nodes: piece.nodes.iter().map(|n| n.node.clone()).collect(),
+            operators: piece.nodes.iter().map(|n| n.op.clone()).collect(),
+        }),
+        _ => None,
+    };
+    graph.nodes.iter().filter_map(piece).collect()
+}
+
 /// What a step's numbers are, as reports name it.
 fn precision(graph: &Graph, step: &Step) -> &'static str {
+    if matches!(step.op, Op::Onnx { .. }) {
+        return "float (tract)";
+    }
     let tensors = step.inputs.iter().chain([&step.output]).filter_map(|id| graph.tensors.get(id.0 as usize));
     let types: Vec<DataType> = tensors.map(|tensor| tensor.data_type).collect();
     if types.contains(&DataType::F32) {

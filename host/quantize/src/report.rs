@@ -23,6 +23,8 @@ pub struct Report {
     pub input: Option<String>,
     /// Same bits on every CPU.
     pub exact: bool,
+    /// What tract's own float code runs; empty for exact bundles.
+    pub inexact: Vec<InexactReport>,
     /// Calibration inputs used.
     pub n_calibration: usize,
     /// Inputs in the folder.
@@ -82,6 +84,17 @@ pub struct FallbackReport {
     pub loss_without: Option<f64>,
 }
 
+/// Nodes that tract's own float code runs together, between a step into float and one out of it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct InexactReport {
+    /// Name of the bundle's step.
+    pub layer: String,
+    /// ONNX nodes, in order.
+    pub nodes: Vec<String>,
+    /// Their operators.
+    pub operators: Vec<String>,
+}
+
 /// One step.
 #[derive(Clone, Debug, Default, Serialize)]
 pub struct LayerReport {
@@ -91,7 +104,7 @@ pub struct LayerReport {
     pub op: &'static str,
     /// Multiply-accumulates.
     pub macs: u64,
-    /// `int8`, `int16` or `float`: the widest that it reads or writes.
+    /// `int8`, `int16` or `float`: the widest that it reads or writes; `float (tract)` if tract's own code runs it.
     pub precision: &'static str,
     /// Signal to noise of its output against float, decibels over the verified inputs; None if it was not measured.
     pub snr_db: Option<f64>,

@@ -11,6 +11,7 @@ use crate::test_models::{Attribute, Build};
 use crate::*;
 
 mod finer;
+mod inexact;
 mod quantized;
 
 /// A folder of its own, removed at the end.
@@ -532,7 +533,7 @@ fn inputs_are_chosen_and_shaped() {
             .node("Relu", &["x"], "b", &[])
             .model(&["a", "b"])
     };
-    let named = |input: &str| ImportOptions { input: Some(input.into()), input_shape: None };
+    let named = |input: &str| ImportOptions { input: Some(input.into()), ..Default::default() };
     assert_eq!(open_error("two", &two(), &ImportOptions::default()), "the model has 2 inputs (x, y); name one");
     assert_eq!(open_error("two", &two(), &named("z")), "the model has no input `z`; it has x, y");
     let folder = Folder::new("two-named");
@@ -550,7 +551,7 @@ fn inputs_are_chosen_and_shaped() {
         open_error("open", &open, &ImportOptions::default()),
         "input `x` has shape [N,3,N,N]; only the batch may be open"
     );
-    let shaped = |shape: &[usize]| ImportOptions { input: None, input_shape: Some(shape.to_vec()) };
+    let shaped = |shape: &[usize]| ImportOptions { input_shape: Some(shape.to_vec()), ..Default::default() };
     let text = "input shape [1, 4, 8, 8] does not fit input `x` [N,3,N,N]: a fixed dimension differs";
     assert_eq!(open_error("bad", &open, &shaped(&[1, 4, 8, 8])), text);
     assert!(open_error("batch", &open, &shaped(&[2, 3, 8, 8])).ends_with("the batch must be 1"));

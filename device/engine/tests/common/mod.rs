@@ -12,6 +12,8 @@ pub struct Net {
     pub writer: BundleWriter,
     pub graph: Graph,
     pub embedding_len: Option<u32>,
+    /// What the manifest says; the truth if None.
+    pub exact: Option<bool>,
     seed: u32,
 }
 
@@ -23,7 +25,7 @@ impl Net {
     pub fn new(shape: [u32; 3], zero_point: i32) -> Self {
         let input = Tensor { shape, data_type: DataType::I8, scale: 0.5, zero_point };
         let graph = Graph { tensors: vec![input], steps: vec![], input: TensorId(0), output: TensorId(0) };
-        Self { writer: BundleWriter::new(), graph, embedding_len: None, seed: 1 }
+        Self { writer: BundleWriter::new(), graph, embedding_len: None, exact: None, seed: 1 }
     }
 
     pub fn input(&self) -> TensorId {
@@ -98,7 +100,7 @@ impl Net {
             },
             embedding_len: self.embedding_len.unwrap_or(embedding_len),
             inv_scale: 300.0,
-            exact: true,
+            exact: self.exact.unwrap_or(!self.graph.steps.iter().any(|step| matches!(step.op, Op::Onnx { .. }))),
             origin: "test".into(),
             licence: "MIT".into(),
             board_class: String::new(),
@@ -254,5 +256,80 @@ pub fn float_net() -> Net {
     let end = net.step(Op::FloatMean, &[z], float([1, 1, 7]));
     let output = Tensor { shape: [1, 1, 7], data_type: DataType::I16, scale: 1e-4, zero_point: -40 };
     net.step(Op::Quantize { inv_scale: 1e4, low: -32_768, high: 32_767 }, &[end], output);
+    net
+}
+
+/// A node of an ONNX model, named after its output.
+#[cfg(feature = "inexact")]
+pub fn node(op: &str, inputs: &[&str], output: &str) -> tract_onnx::pb::NodeProto {
+    tract_onnx::pb::NodeProto {
+        name: format!("n_{output}"),
+        op_type: op.into(),
+        input: inputs.iter().map(|input| input.to_string()).collect(),
+        output: vec![output.into()],
+        ..Default::default()
+    }
+}
+
+/// A model of float inputs `x0`, `x1` and so on, and the output `y`.
+#[cfg(feature = "inexact")]
+pub fn model(inputs: &[&[i64]], nodes: Vec<tract_onnx::pb::NodeProto>) -> tract_onnx::pb::ModelProto {
+    use tract_onnx::pb::{
+        GraphProto, ModelProto, OperatorSetIdProto, TensorShapeProto, TypeProto, ValueInfoProto, tensor_shape_proto,
+        type_proto,
+    };
+    let input = |(i, dims): (usize, &&[i64])| {
+        let dim = |size: &i64| tensor_shape_proto::Dimension {
+            value: Some(tensor_shape_proto::dimension::Value::DimValue(*size)),
+            ..Default::default()
+        };
+        let shape = Some(TensorShapeProto { dim: dims.iter().map(dim).collect() });
+        let value = Some(type_proto::Value::TensorType(type_proto::Tensor { elem_type: 1, shape }));
+        let r#type = Some(TypeProto { value, ..Default::default() });
+        ValueInfoProto { name: format!("x{i}"), r#type, ..Default::default() }
+    };
+    let graph = GraphProto {
+        node: nodes,
+        input: inputs.iter().enumerate().map(input).collect(),
+        output: vec![ValueInfoProto { name: "y".into(), ..Default::default() }],
+        ..Default::default()
+    };
+    let opset_import = vec![OperatorSetIdProto { domain: String::new(), version: 17 }];
+    ModelProto { ir_version: 8, opset_import, graph: Some(graph), ..Default::default() }
+}
+
+/// Positions multiplied with their softmax, `y = softmax(x0) * transposed(x1)`, both `[1, 20, 6]`, in float, between two
+/// convolutions.
+#[cfg(feature = "inexact")]
+pub fn onnx_net() -> Net {
+    let nodes = vec![
+        node("Softmax", &["x0"], "s"),
+        tract_onnx::pb::NodeProto {
+            attribute: vec![tract_onnx::pb::AttributeProto {
+                name: "perm".into(),
+                r#type: 7,
+                ints: vec![0, 2, 1],
+                ..Default::default()
+            }],
+            ..node("Transpose", &["x1"], "t")
+        },
+        node("MatMul", &["s", "t"], "y"),
+    ];
+    onnx_net_of(&prost::Message::encode_to_vec(&model(&[&[1, 20, 6], &[1, 20, 6]], nodes)))
+}
+
+/// The same net around another model.
+pub fn onnx_net_of(model: &[u8]) -> Net {
+    let mut net = Net::new([4, 5, 3], 2);
+    let x = net.conv(net.input(), 6, square(3, 1, 1), 1, DataType::I8);
+    let float = |shape| Tensor { shape, data_type: DataType::F32, scale: 1.0, zero_point: 0 };
+    let floats = net.step(Op::Dequantize { scale: 0.03 }, &[x], float([4, 5, 6]));
+    let model = net.writer.push(model);
+    let products = net.step(Op::Onnx { model }, &[floats, floats], float([1, 20, 20]));
+    let output = Tensor { shape: [1, 20, 20], data_type: DataType::I8, scale: 0.02, zero_point: 3 };
+    let y = net.step(Op::Quantize { inv_scale: 50.0, low: -128, high: 127 }, &[products], output);
+    net.conv(y, 9, square(1, 1, 0), 1, DataType::I8);
+    let last = net.graph.output;
+    net.global_sum(last);
     net
 }

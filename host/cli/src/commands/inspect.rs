@@ -1,23 +1,32 @@
-//! `graft inspect`: what a model is and what would become of it.
+//! `graft inspect`: what a model is and what would become of it; what a bundle says of itself.
 
 use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::Read;
+use std::path::Path;
 
+use graft_bundle::Op;
+use graft_bundle::file::MAGIC;
 use graft_quantize::{ImportError, ImportOptions, Inspection, NodeClass, Refused, inspect};
 use serde_json::{Value, json};
 
 use super::Done;
+use super::collect::read_bundle;
 use crate::args::{InspectArgs, ModelArgs};
 use crate::context::Context;
 use crate::error::{CliError, chain};
 use crate::files::quoted;
 use crate::interrupt;
-use crate::output::{Output, count, plain_table};
+use crate::output::{Output, Unit, amount, count, plain_table};
 
 /// Runs `graft inspect`.
 ///
 /// # Errors
-/// A model that cannot be read. Unsupported operators are findings.
+/// A model or bundle that cannot be read. Unsupported operators are findings.
 pub fn run(context: &Context, args: &InspectArgs) -> Result<Done, CliError> {
+    if is_bundle(&args.model.model) {
+        return inspect_bundle(&context.output, &args.model.model);
+    }
     let _at_once = interrupt::ExitAtOnce::new("nothing was changed");
     let found = inspect(&args.model.model, &import_options(&args.model)).map_err(|e| import_error(&e, &args.model))?;
     print(&context.output, args, &found);
@@ -32,10 +41,45 @@ pub fn run(context: &Context, args: &InspectArgs) -> Result<Done, CliError> {
     Ok(Done::ok(object))
 }
 
+/// True of a file that begins like a bundle.
+fn is_bundle(path: &Path) -> bool {
+    let mut start = [0; MAGIC.len()];
+    File::open(path).and_then(|mut file| file.read_exact(&mut start)).is_ok() && start == *MAGIC
+}
+
+/// What a bundle says of itself.
+fn inspect_bundle(output: &Output, path: &Path) -> Result<Done, CliError> {
+    let bundle = read_bundle(path)?;
+    let manifest = bundle.manifest();
+    let inexact: Vec<&str> =
+        bundle.graph().steps.iter().filter(|s| matches!(s.op, Op::Onnx { .. })).map(|s| &s.name[..]).collect();
+    output.line(format!("{} ({}, {})", manifest.name, amount(bundle.file_len(), Unit::Bytes), manifest.made_by));
+    output.line(format!("space       {:.12}, {} components", manifest.space, manifest.embedding_len));
+    if manifest.exact {
+        output.line("exact       the same bits on every CPU");
+    } else {
+        let layers = count(inexact.len() as u64, "layer");
+        output.line(format!("not exact   embeddings may differ between CPUs: tract's float code runs {layers}"));
+        inexact.iter().for_each(|name| output.detail(format!("tract's float: {name}")));
+    }
+    output.line(format!("ops         {}", manifest.ops.join(", ")));
+    for (what, text) in [("origin", &manifest.origin), ("licence", &manifest.licence)] {
+        if !text.is_empty() {
+            output.line(format!("{what:<11} {text}"));
+        }
+    }
+    Ok(Done::ok(json!({
+        "schema": "graft.inspect_bundle/1", "bundle": path.to_string_lossy(), "name": manifest.name,
+        "bytes": bundle.file_len(), "made_by": manifest.made_by, "space": manifest.space.to_string(),
+        "embedding_len": manifest.embedding_len, "exact": manifest.exact, "inexact_layers": inexact,
+        "ops": manifest.ops, "origin": manifest.origin, "licence": manifest.licence, "epoch": manifest.epoch,
+    })))
+}
+
 /// How the model is read, as `inspect` and `quantize` say it.
 pub fn import_options(args: &ModelArgs) -> ImportOptions {
     let input_shape = (!args.input_shape.is_empty()).then(|| args.input_shape.clone());
-    ImportOptions { input: args.input.clone(), input_shape }
+    ImportOptions { input: args.input.clone(), input_shape, allow_inexact: false }
 }
 
 /// A model that cannot be used, with what to type.
@@ -90,8 +134,10 @@ fn print(output: &Output, args: &InspectArgs, found: &Inspection) {
             if cut.pooled {
                 remarks.push("with a mean over height and width");
             }
-            if !cut.possible {
-                remarks.push("not possible: unsupported operators before it");
+            match (cut.possible, cut.needs_inexact) {
+                (true, _) => {}
+                (false, true) => remarks.push("with --allow-inexact"),
+                (false, false) => remarks.push("not possible: unsupported operators before it"),
             }
             table.add_row([cut.tensor.clone(), cut.embedding_len.to_string(), big(cut.macs), remarks.join(", ")]);
         }
@@ -129,7 +175,7 @@ fn class_text(class: NodeClass) -> &'static str {
         NodeClass::Folded => "constant, folded",
         NodeClass::Integer => "runs as integers",
         NodeClass::ExactFloat => "runs as exact float",
-        NodeClass::TractFloat => "tract's float only, cannot go into a bundle yet",
+        NodeClass::TractFloat => "tract's float only, with --allow-inexact",
         NodeClass::Unsupported => "unsupported",
     }
 }
@@ -147,6 +193,11 @@ pub fn big(n: u64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::args::Global;
+    use crate::files::tests::TestDir;
+    use graft_bundle::file::{BundleWriter, Draft};
+    use graft_bundle::graph::{DataType, Graph, Step, Tensor, TensorId};
+    use graft_bundle::{ArraySpec, InputSpec};
 
     #[test]
     fn errors_say_what_to_type() {
@@ -156,6 +207,47 @@ mod tests {
         assert_eq!(error.help, "graft inspect 'my model.onnx' --input a");
         let error = import_error(&ImportError::NoCut, &args);
         assert_eq!(error.help, "see where it can be cut: graft inspect 'my model.onnx'");
+    }
+
+    #[test]
+    fn a_bundle_says_whether_it_is_exact() {
+        let mut writer = BundleWriter::new();
+        let model = writer.push(b"a model");
+        let tensor = |data_type| Tensor { shape: [1, 1, 3], data_type, scale: 1.0, zero_point: 0 };
+        let step =
+            |op, from| Step { name: "norm".into(), op, inputs: vec![TensorId(from)], output: TensorId(from + 1) };
+        let graph = Graph {
+            tensors: [DataType::I8, DataType::F32, DataType::F32, DataType::I8].map(tensor).to_vec(),
+            steps: vec![
+                step(Op::Dequantize { scale: 1.0 }, 0),
+                step(Op::Onnx { model }, 1),
+                step(Op::Quantize { inv_scale: 1.0, low: -128, high: 127 }, 2),
+            ],
+            input: TensorId(0),
+            output: TensorId(3),
+        };
+        let array = ArraySpec { shape: vec![3], channels_first: false, inv_scale: 1.0, zero_point: 0 };
+        let draft = Draft {
+            name: "normed".into(),
+            input: InputSpec { array, image: None },
+            embedding_len: 3,
+            inv_scale: 100.0,
+            exact: false,
+            origin: "here".into(),
+            licence: String::new(),
+            board_class: String::new(),
+            epoch: 1,
+        };
+        let dir = TestDir::new("inspect-bundle");
+        let path = dir.0.join("normed.graft");
+        std::fs::write(&path, writer.finish(&draft, &graph, &[]).unwrap()).unwrap();
+        assert!(is_bundle(&path) && !is_bundle(&dir.0) && !is_bundle(Path::new("/nowhere")));
+        let output = Output::new(&Global { json: true, ..Global::default() });
+        let object = inspect_bundle(&output, &path).unwrap().object;
+        assert_eq!((&object["exact"], &object["inexact_layers"]), (&json!(false), &json!(["norm"])));
+        assert_eq!((&object["name"], &object["ops"]), (&json!("normed"), &json!(["Dequantize", "Onnx", "Quantize"])));
+        std::fs::write(&path, b"graft\0b\n").unwrap();
+        assert!(inspect_bundle(&output, &path).is_err(), "a bundle of a header alone");
     }
 
     #[test]

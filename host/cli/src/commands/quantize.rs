@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 
 use graft_bundle::input::{Channels, Filter};
 use graft_quantize::{
-    CALIBRATION_FEW, FallbackReport, InputOptions, Norm, Progress, QuantizeError, QuantizeOptions, RangeMethod, Report,
-    Resize, SpecError, quantize, three_digits,
+    CALIBRATION_FEW, FallbackReport, ImportError, ImportOptions, InputOptions, Norm, Progress, QuantizeError,
+    QuantizeOptions, RangeMethod, Report, Resize, SpecError, quantize, three_digits,
 };
 use serde_json::{Value, json};
 
@@ -132,7 +132,7 @@ fn options(args: &QuantizeArgs) -> Result<QuantizeOptions, CliError> {
         ..InputOptions::default()
     };
     Ok(QuantizeOptions {
-        import: import_options(&args.model),
+        import: ImportOptions { allow_inexact: args.allow_inexact, ..import_options(&args.model) },
         cut: args.cut.clone(),
         ranges: match args.ranges {
             RangesArg::LeastError => RangeMethod::LeastError,
@@ -156,6 +156,9 @@ fn quantize_error(error: &QuantizeError, args: &QuantizeArgs) -> CliError {
     let model = quoted(&args.model.model);
     let calib = quoted(&args.calib);
     let help = match error {
+        QuantizeError::Import(ImportError::Refused { tract_can: true, .. }) => {
+            "the same command with --allow-inexact, if embeddings may differ between CPUs".into()
+        }
         QuantizeError::Import(error) => return import_error(error, &args.model),
         QuantizeError::Input(SpecError::NormMissing) => {
             format!("state it, one of tf, imagenet, unit, raw: graft quantize {model} --calib {calib} --norm imagenet")
@@ -200,6 +203,7 @@ fn print(output: &Output, args: &QuantizeArgs, out: &Path, report: &Report) {
         ));
     }
     print_fallbacks(output, report);
+    print_inexact(output, report);
     print_layers(output, report);
     if let Some(expect) = &report.expect {
         output.line(format!(
@@ -281,6 +285,21 @@ fn print_fallbacks(output: &Output, report: &Report) {
     }
     if let Some(slowdown) = report.slowdown {
         output.line(format!("time       {slowdown:.2} times that of int8, on this computer"));
+    }
+}
+
+/// What tract's own float code runs.
+fn print_inexact(output: &Output, report: &Report) {
+    let n_shown = if output.verbose { report.inexact.len() } else { FALLBACKS_SHOWN };
+    for piece in report.inexact.iter().take(n_shown) {
+        let mut operators: Vec<&str> = piece.operators.iter().map(String::as_str).collect();
+        operators.sort_unstable();
+        operators.dedup();
+        let nodes = count(piece.nodes.len() as u64, "node");
+        output.line(format!("tract      {} ({nodes}: {})", piece.layer, operators.join(", ")));
+    }
+    if report.inexact.len() > n_shown {
+        output.line(format!("           and {} more: -v lists them", report.inexact.len() - n_shown));
     }
 }
 
@@ -370,6 +389,7 @@ mod tests {
     use crate::error::Exit;
     use crate::files::tests::TestDir;
     use clap::Parser;
+    use graft_quantize::Refused;
 
     fn args(line: &str) -> QuantizeArgs {
         match Cli::try_parse_from(line.split_whitespace()).unwrap().command {
@@ -420,6 +440,21 @@ mod tests {
         assert_eq!(error.help, "the same command with --max-loss 0.00013");
         assert_eq!([0.0012, 0.00121, 0.099_01, 0.5].map(round_up), [0.0012, 0.0013, 0.1, 0.5]);
         assert!(Cli::try_parse_from("graft quantize m --calib c --max-loss 0".split(' ')).is_err());
+    }
+
+    #[test]
+    fn operators_that_tract_can_run_are_offered_to_it() {
+        let refused = |tract_can| {
+            let node = Refused { node: "n".into(), op: "Softmax".into(), reason: "the reason".into() };
+            let error = ImportError::Refused { refused: vec![node], tract_can };
+            quantize_error(&error.into(), &args("graft quantize m.onnx --calib c"))
+        };
+        let what = "1 of the nodes before the cut cannot be quantized: Softmax `n` (the reason)";
+        assert_eq!([refused(true).what, refused(false).what], [what, what]);
+        assert_eq!(refused(true).help, "the same command with --allow-inexact, if embeddings may differ between CPUs");
+        assert_eq!(refused(false).help, "see every node, and cuts before them: graft inspect m.onnx");
+        assert!(!options(&args("graft quantize m.onnx --calib c")).unwrap().import.allow_inexact);
+        assert!(options(&args("graft quantize m.onnx --calib c --allow-inexact")).unwrap().import.allow_inexact);
     }
 
     #[test]
