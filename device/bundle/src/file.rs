@@ -8,6 +8,7 @@
 
 use std::borrow::Cow;
 use std::fs::File;
+use std::ops::Range;
 
 use graft_wire::limits::{BUNDLE_BYTES_MAX, EMBEDDING_LEN_MAX, NAME_BYTES_MAX};
 use graft_wire::{Digest, SpaceId};
@@ -269,6 +270,14 @@ impl Bundle {
         blob_of(&self.source, payload_start(&self.head), blob)
     }
 
+    /// The same with a buffer of the caller's, for one after another.
+    ///
+    /// # Errors
+    /// As [`Self::blob`].
+    pub fn blob_with<'a>(&'a self, blob: Blob, buffer: &'a mut Vec<u8>) -> Result<&'a [u8], BundleError> {
+        self.source.read_with(range_of(&self.source, payload_start(&self.head), blob)?, buffer)
+    }
+
     /// Bytes of the whole file.
     pub fn file_len(&self) -> u64 {
         self.source.len()
@@ -502,11 +511,16 @@ fn payload_start(head: &[u8]) -> u64 {
 }
 
 fn blob_of(source: &Source, payload_start: u64, blob: Blob) -> Result<Cow<'_, [u8]>, BundleError> {
+    source.read(range_of(source, payload_start, blob)?)
+}
+
+/// Where a blob lies in the file.
+fn range_of(source: &Source, payload_start: u64, blob: Blob) -> Result<Range<u64>, BundleError> {
     let Blob { offset, bytes } = blob;
     let start = payload_start.checked_add(offset);
     let end = start.and_then(|start| start.checked_add(bytes)).filter(|end| *end <= source.len());
     match start.zip(end) {
-        Some((start, end)) if offset.is_multiple_of(BLOB_ALIGN) => source.read(start..end),
+        Some((start, end)) if offset.is_multiple_of(BLOB_ALIGN) => Ok(start..end),
         _ => Err(BundleError::Blob { offset, bytes }),
     }
 }

@@ -34,22 +34,47 @@ impl Source {
     /// # Errors
     /// [`BundleError::Read`].
     pub fn read(&self, range: Range<u64>) -> Result<Cow<'_, [u8]>, BundleError> {
-        let out_of_range = || BundleError::Read("it ends early".to_owned());
-        if range.start > range.end || range.end > self.len() {
-            return Err(out_of_range());
-        }
         match self {
-            Self::Memory(bytes) => {
-                let stretch = bytes.get(range.start as usize..range.end as usize).ok_or_else(out_of_range)?;
-                Ok(Cow::Borrowed(stretch))
-            }
-            Self::File(file, _) => {
-                let mut bytes = vec![0; (range.end - range.start) as usize];
-                read_exact_at(file, &mut bytes, range.start).map_err(unreadable)?;
+            Self::Memory(bytes) => stretch_of(bytes, range).map(Cow::Borrowed),
+            Self::File(..) => {
+                let mut bytes = vec![];
+                self.read_with(range, &mut bytes)?;
                 Ok(Cow::Owned(bytes))
             }
         }
     }
+
+    /// The same with a buffer of the caller's, which grows to the largest stretch that is read: fresh memory costs more than
+    /// reading into it.
+    ///
+    /// # Errors
+    /// As [`Self::read`].
+    pub fn read_with<'a>(&'a self, range: Range<u64>, buffer: &'a mut Vec<u8>) -> Result<&'a [u8], BundleError> {
+        match self {
+            Self::Memory(bytes) => stretch_of(bytes, range),
+            Self::File(_, len) if range.start > range.end || range.end > *len => Err(ends_early()),
+            Self::File(file, _) => {
+                let len = (range.end - range.start) as usize;
+                if buffer.len() < len {
+                    // Nothing of it is worth being moved.
+                    buffer.clear();
+                    buffer.resize(len, 0);
+                }
+                let bytes = buffer.get_mut(..len).ok_or_else(ends_early)?;
+                read_exact_at(file, bytes, range.start).map_err(unreadable)?;
+                Ok(bytes)
+            }
+        }
+    }
+}
+
+fn stretch_of(bytes: &[u8], range: Range<u64>) -> Result<&[u8], BundleError> {
+    let place = |at: u64| usize::try_from(at).map_err(|_| ends_early());
+    bytes.get(place(range.start)?..place(range.end)?).ok_or_else(ends_early)
+}
+
+fn ends_early() -> BundleError {
+    BundleError::Read("it ends early".to_owned())
 }
 
 fn unreadable(error: io::Error) -> BundleError {

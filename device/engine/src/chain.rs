@@ -277,7 +277,7 @@ mod tests {
     use super::*;
     use crate::isa::available_isas;
     use graft_bundle::manifest::seeded_bytes;
-    use graft_kernels::packed::Layer;
+    use graft_kernels::packed::{Layer, RowSums};
     use graft_kernels::{Requantize, Window};
     use proptest::prelude::*;
 
@@ -307,7 +307,9 @@ mod tests {
             let weights: Vec<i8> = bytes(seed ^ h as u32).map(|w| w.max(-127)).take(shape.weights_len()).collect();
             let clamp = Clamp { zero_point: 3, low: -128, high: 127 };
             let requantize = Requantize { multipliers: &vec![2_000; c], clamp };
-            let layer = Layer { weights: &weights, bias: &vec![50; c], zero_point_in: -5, requantize };
+            let sums: Vec<RowSums> = weights.chunks_exact(weights.len() / c).map(RowSums::of).collect();
+            let (bias, zero_point_in) = (&vec![50; c], -5);
+            let layer = Layer { weights: &weights, sums: &sums, bias, zero_point_in, requantize };
             let mut packed = vec![Line::ZERO; packed::packed_lines(isa, &shape)];
             packed::pack(isa, &shape, &layer, &mut packed).unwrap();
             stages.push(Stage { shape, packed, zero_point_in: -5, clamp });

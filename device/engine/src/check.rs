@@ -70,8 +70,8 @@ pub(crate) fn program_of(bundle: &Bundle, setup: Setup) -> Result<Program, LoadE
     check_ends(graph, &tensors, bundle.manifest().embedding_len)?;
     check_order(graph)?;
     narrow_limits(graph, &mut tensors);
-    let lowered = |step: &Step| {
-        let kernel = lower(bundle, &tensors, step, setup).map_err(|fault| in_step(step, fault))?;
+    let lowered = |step: &Step, buffer: &mut Vec<u8>| {
+        let kernel = lower(bundle, &tensors, step, setup, buffer).map_err(|fault| in_step(step, fault))?;
         Ok(Draft {
             name: step.name.clone(),
             op: op_of(step, graph),
@@ -112,13 +112,14 @@ fn op_of(step: &Step, graph: &Graph) -> String {
     format!("{}{}", step.op.name(), if wide { " int16" } else { "" })
 }
 
-/// `f` of every item, in order, computed on as many cores as there are and `bytes` of weights are worth.
-fn on_all_cores<T: Sync, R: Send>(items: &[T], bytes: u64, f: impl Fn(&T) -> R + Sync) -> Vec<R> {
+/// `f` of every item, in order, computed on as many cores as there are and `bytes` of weights are worth, each with a buffer.
+fn on_all_cores<T: Sync, R: Send>(items: &[T], bytes: u64, f: impl Fn(&T, &mut Vec<u8>) -> R + Sync) -> Vec<R> {
     let n_cores = std::thread::available_parallelism().map_or(1, usize::from) as u64;
     let next = AtomicUsize::new(0);
     let work = || {
         let taken = std::iter::from_fn(|| Some(next.fetch_add(1, Ordering::Relaxed)).filter(|i| *i < items.len()));
-        taken.filter_map(|i| Some((i, f(items.get(i)?)))).collect::<Vec<_>>()
+        let mut buffer = vec![];
+        taken.filter_map(|i| Some((i, f(items.get(i)?, &mut buffer)))).collect::<Vec<_>>()
     };
     let mut results = std::thread::scope(|scope| {
         // Where the system gives no more threads, those that are there do it all.

@@ -40,8 +40,14 @@ struct Lowering<'a> {
     output: &'a TensorInfo,
 }
 
-/// Checks `step`, whose tensor indices exist, and makes it ready to run.
-pub(crate) fn lower(bundle: &Bundle, tensors: &[TensorInfo], step: &Step, setup: Setup) -> Result<Kernel, Fault> {
+/// Checks `step`, whose tensor indices exist, and makes it ready to run. Weights are read into `buffer`.
+pub(crate) fn lower(
+    bundle: &Bundle,
+    tensors: &[TensorInfo],
+    step: &Step,
+    setup: Setup,
+    buffer: &mut Vec<u8>,
+) -> Result<Kernel, Fault> {
     let tensor = |id: &graft_bundle::TensorId| {
         tensors.get(id.0 as usize).ok_or(Fault::NoTensor { found: id.0, n_tensors: tensors.len() })
     };
@@ -49,7 +55,9 @@ pub(crate) fn lower(bundle: &Bundle, tensors: &[TensorInfo], step: &Step, setup:
     let Setup { isa, n_threads, .. } = setup;
     let at = Lowering { bundle, isa, n_threads, inputs, output: tensor(&step.output)? };
     match &step.op {
-        Op::Conv { window, groups, weights, bias, requantize } => at.conv(window, *groups, *weights, *bias, requantize),
+        Op::Conv { window, groups, weights, bias, requantize } => {
+            at.conv(window, *groups, *weights, *bias, requantize, buffer)
+        }
         Op::Add { multipliers, shift, low, high } => at.add(*multipliers, *shift, [*low, *high]),
         Op::Mul { multiplier, low, high } => at.mul(*multiplier, [*low, *high]),
         Op::AveragePool { window, count_pad, multiplier, low, high } => {
@@ -84,13 +92,20 @@ pub(crate) fn lower(bundle: &Bundle, tensors: &[TensorInfo], step: &Step, setup:
 }
 
 impl Lowering<'_> {
-    fn conv(&self, window: &Window, groups: u32, weights: Blob, bias: Blob, to: &Requantize) -> Result<Kernel, Fault> {
+    fn conv(
+        &self,
+        window: &Window,
+        groups: u32,
+        weights: Blob,
+        bias: Blob,
+        to: &Requantize,
+        buffer: &mut Vec<u8>,
+    ) -> Result<Kernel, Fault> {
         let x = self.one()?;
         self.activations(&[x, self.output])?;
         let shape = self.conv_shape(x, window, groups)?;
         let clamp = self.clamp([to.low, to.high])?;
-        let weights = self.blob("weights", weights, shape.weights_len())?;
-        let weights = signed(&weights);
+        let weights = signed(self.blob_with("weights", weights, shape.weights_len(), buffer)?);
         let bias = self.i32s("bias", bias, shape.output.c)?;
         let multipliers = self.i32s("multipliers", to.multipliers, shape.output.c)?;
         for multiplier in &multipliers {
@@ -101,13 +116,13 @@ impl Lowering<'_> {
             DataType::I8 => 255,
             _ => centred_reach(x),
         };
+        if weights.contains(&i8::MIN) {
+            return Err(Fault::Range { what: "weight", found: -128, low: -127, high: 127 });
+        }
         let rows = weights.chunks_exact((weights.len() / shape.output.c).max(1));
-        for (channel, (row, bias)) in rows.zip(&bias).enumerate() {
-            if row.contains(&i8::MIN) {
-                return Err(Fault::Range { what: "weight", found: -128, low: -127, high: 127 });
-            }
-            let bound =
-                RowSums::of(row).magnitude().saturating_mul(reach).saturating_add(i64::from(bias.unsigned_abs()));
+        let sums: Vec<RowSums> = rows.map(RowSums::of).collect();
+        for (channel, (sums, bias)) in sums.iter().zip(&bias).enumerate() {
+            let bound = sums.magnitude().saturating_mul(reach).saturating_add(i64::from(bias.unsigned_abs()));
             if bound >= ACCUMULATOR_LIMIT {
                 return Err(Fault::Accumulator { channel, bound });
             }
@@ -118,7 +133,7 @@ impl Lowering<'_> {
         if types == [DataType::I8; 2] && packed::has_twin(self.isa, &shape) {
             let mut lines = vec![Line::ZERO; packed::packed_lines(self.isa, &shape)];
             let requantize = graft_kernels::Requantize { multipliers: &multipliers, clamp };
-            let layer = Layer { weights, bias: &bias, zero_point_in: x.zero_point, requantize };
+            let layer = Layer { weights, sums: &sums, bias: &bias, zero_point_in: x.zero_point, requantize };
             packed::pack(self.isa, &shape, &layer, &mut lines).map_err(unfit)?;
             let stage = Stage { shape, packed: lines, zero_point_in: x.zero_point, clamp };
             return Ok(Kernel::Chain(Chain::new(stage, self.n_threads)));
@@ -525,14 +540,19 @@ impl Lowering<'_> {
     }
 
     fn blob(&self, what: &'static str, blob: Blob, allowed: usize) -> Result<Cow<'_, [u8]>, Fault> {
-        let (found, allowed) = (blob.bytes, allowed as u64);
-        if found != allowed {
-            return Err(Fault::BlobLength { what, found, allowed });
-        }
-        self.bundle.blob(blob).map_err(|error| match error {
-            BundleError::Blob { offset, bytes } => Fault::BlobPlace { what, offset, bytes },
-            error => Fault::Unreadable { what, reason: error.to_string() },
-        })
+        expect_bytes(what, blob, allowed)?;
+        self.bundle.blob(blob).map_err(|error| unreadable(what, error))
+    }
+
+    fn blob_with<'a>(
+        &'a self,
+        what: &'static str,
+        blob: Blob,
+        allowed: usize,
+        buffer: &'a mut Vec<u8>,
+    ) -> Result<&'a [u8], Fault> {
+        expect_bytes(what, blob, allowed)?;
+        self.bundle.blob_with(blob, buffer).map_err(|error| unreadable(what, error))
     }
 
     fn words<T>(&self, what: &'static str, blob: Blob, n: usize, of: fn([u8; 4]) -> T) -> Result<Vec<T>, Fault> {
@@ -550,6 +570,18 @@ impl Lowering<'_> {
             Some(value) => Err(Fault::Number { what, found: (*value).into(), allowed: "finite" }),
             None => Ok(values),
         }
+    }
+}
+
+fn expect_bytes(what: &'static str, blob: Blob, allowed: usize) -> Result<(), Fault> {
+    let (found, allowed) = (blob.bytes, allowed as u64);
+    if found == allowed { Ok(()) } else { Err(Fault::BlobLength { what, found, allowed }) }
+}
+
+fn unreadable(what: &'static str, error: BundleError) -> Fault {
+    match error {
+        BundleError::Blob { offset, bytes } => Fault::BlobPlace { what, offset, bytes },
+        error => Fault::Unreadable { what, reason: error.to_string() },
     }
 }
 

@@ -39,6 +39,8 @@ impl Line {
 pub struct Layer<'a> {
     /// `[out_c, kernel_h, kernel_w, in_c / groups]`.
     pub weights: &'a [i8],
+    /// `[out_c]`, of each output channel's weights.
+    pub sums: &'a [RowSums],
     /// `[out_c]`.
     pub bias: &'a [i32],
     /// Of the input, in -128..=127.
@@ -96,6 +98,7 @@ fn check(isa: Isa, shape: &ConvShape) -> Result<(), KernelError> {
 pub fn pack(isa: Isa, shape: &ConvShape, layer: &Layer<'_>, packed: &mut [Line]) -> Result<(), KernelError> {
     check(isa, shape)?;
     expect_len("weights", layer.weights.len(), shape.weights_len())?;
+    expect_len("sums", layer.sums.len(), shape.output.c)?;
     expect_len("bias", layer.bias.len(), shape.output.c)?;
     expect_len("multipliers", layer.requantize.multipliers.len(), shape.output.c)?;
     expect_len("packed layer", packed.len(), packed_lines(isa, shape))?;
@@ -162,18 +165,19 @@ const SATURATED_MULTIPLIER_MIN: i32 = 1 << 10;
 /// Sums of the weights of one output channel: of those above zero, and of those below.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct RowSums {
-    above: i64,
-    below: i64,
+    pub(crate) above: i64,
+    pub(crate) below: i64,
 }
 
 impl RowSums {
     /// Of the weights `row`.
     pub fn of(row: &[i8]) -> RowSums {
-        // So many fit i32, and i32 is what vector units are quick with.
-        let sum_of = |part: fn(i8) -> i8| {
-            row.chunks(1 << 16).map(|row| i64::from(row.iter().map(|w| i32::from(part(*w))).sum::<i32>())).sum()
-        };
-        RowSums { above: sum_of(|w| w.max(0)), below: sum_of(|w| w.min(0)) }
+        #[cfg(target_arch = "x86_64")]
+        let [magnitude, shifted] = twin::byte_sums(row);
+        #[cfg(not(target_arch = "x86_64"))]
+        let [magnitude, shifted] = byte_sums(row);
+        let total = shifted - 128 * row.len() as i64;
+        RowSums { above: (magnitude + total) / 2, below: (total - magnitude) / 2 }
     }
 
     /// Of all weights, wrapping.
@@ -185,6 +189,15 @@ impl RowSums {
     pub fn magnitude(self) -> i64 {
         self.above - self.below
     }
+}
+
+/// Sums of magnitudes, and of values plus 128.
+pub(crate) fn byte_sums(row: &[i8]) -> [i64; 2] {
+    // So many fit u32, and that is what vector units are quick with.
+    let sum_of = |part: fn(i8) -> u8| {
+        row.chunks(1 << 16).map(|row| i64::from(row.iter().map(|w| u32::from(part(*w))).sum::<u32>())).sum()
+    };
+    [sum_of(i8::unsigned_abs), sum_of(|w| w as u8 ^ 0x80)]
 }
 
 /// Forms that are exact for every sum that i8 inputs can give.
@@ -254,6 +267,7 @@ mod tests {
     struct Case {
         shape: ConvShape,
         weights: Vec<i8>,
+        sums: Vec<RowSums>,
         bias: Vec<i32>,
         multipliers: Vec<i32>,
         zero_point_in: i32,
@@ -321,7 +335,7 @@ mod tests {
         let mut draw = || random.next().unwrap();
         let extreme = matches!(values, Values::Extreme);
         let mut ends = |b: i8| if extreme { [127, -128, -127][usize::from(b as u8 % 3)] } else { b };
-        let weights = bytes(seed ^ 1).map(&mut ends).take(shape.weights_len()).collect();
+        let weights: Vec<i8> = bytes(seed ^ 1).map(&mut ends).take(shape.weights_len()).collect();
         let input = bytes(seed ^ 2).map(&mut ends).take(shape.input.len()).collect();
         let n = shape.output.c;
         let [bias, multiplier] = match values {
@@ -335,12 +349,14 @@ mod tests {
         let multipliers = (0..n).map(|_| 1 + i32::from(draw() as u8) * multiplier).collect();
         let ends = [draw(), draw()].map(i32::from);
         let clamp = Clamp { zero_point: draw().into(), low: ends[0].min(ends[1]), high: ends[0].max(ends[1]) };
-        Case { shape, weights, bias, multipliers, zero_point_in: draw().into(), clamp, input }
+        let sums = weights.chunks_exact(shape.patch_len()).map(RowSums::of).collect();
+        Case { shape, weights, sums, bias, multipliers, zero_point_in: draw().into(), clamp, input }
     }
 
     fn layer(case: &Case) -> Layer<'_> {
         let requantize = Requantize { multipliers: &case.multipliers, clamp: case.clamp };
-        Layer { weights: &case.weights, bias: &case.bias, zero_point_in: case.zero_point_in, requantize }
+        let (weights, sums) = (&case.weights, &case.sums);
+        Layer { weights, sums, bias: &case.bias, zero_point_in: case.zero_point_in, requantize }
     }
 
     fn plain(case: &Case) -> Vec<i8> {
@@ -478,6 +494,18 @@ mod tests {
         let forms = |m: i32, n: usize| forms_of(RowSums::of(&vec![127; n]), 0, -128, m, clamp);
         assert_eq!(forms(20, 60).and(forms(1 << 10, 130)).fastest(), Form::Saturated);
         assert_eq!(forms(20, 129).and(forms(1 << 10, 130)).fastest(), Form::Double);
+    }
+
+    #[test]
+    fn sums_of_a_row_are_those_of_its_weights() {
+        for n in (0..70).chain([1 << 17, (1 << 17) + 5]) {
+            let row: Vec<i8> = bytes(n as u64).take(n).collect();
+            let sum_of = |part: fn(i64) -> bool| row.iter().map(|w| i64::from(*w)).filter(|w| part(*w)).sum::<i64>();
+            let sums = RowSums::of(&row);
+            assert_eq!([sums.above, sums.below], [sum_of(|w| w > 0), sum_of(|w| w < 0)], "{n}");
+        }
+        let sums = RowSums::of(&[i8::MIN; 33]);
+        assert_eq!((sums.total(), sums.magnitude()), (-33 * 128, 33 * 128));
     }
 
     #[test]

@@ -5,7 +5,7 @@
 //! 16 channels: a [`Header`], then its taps, padded to 64 bytes.
 
 use crate::conv::ConvShape;
-use crate::packed::{Layer, Line};
+use crate::packed::{Layer, Line, RowSums};
 use crate::requantize::{Clamp, MULTIPLIER_BITS};
 
 /// Bytes of a [`Line`].
@@ -74,9 +74,8 @@ impl Header {
         let Layer { bias, zero_point_in, requantize, .. } = *layer;
         let clamp = requantize.clamp;
         let weights = &layer.weights[channels.start * patch_len..channels.end * patch_len];
-        let channel =
-            |(channel, row)| Channel::of(row, bias[channel], zero_point_in, requantize.multipliers[channel], clamp);
-        let entries = || channels.clone().zip(weights.chunks_exact(patch_len)).map(channel);
+        let channel = |i: usize| Channel::of(layer.sums[i], bias[i], zero_point_in, requantize.multipliers[i], clamp);
+        let entries = || channels.clone().map(channel);
         let form = entries().map(|channel| channel.form).min().unwrap_or(Form::INTEGER);
         let mut header = Header {
             bias: [0; BLOCK],
@@ -119,16 +118,12 @@ struct Channel {
 }
 
 impl Channel {
-    fn of(row: &[i8], bias: i32, zero_point_in: i32, multiplier: i32, clamp: Clamp) -> Channel {
-        let sum = row.iter().fold(0i32, |sum, w| sum.wrapping_add((*w).into()));
-        let start = bias.wrapping_sub(sum.wrapping_mul(zero_point_in));
+    fn of(sums: RowSums, bias: i32, zero_point_in: i32, multiplier: i32, clamp: Clamp) -> Channel {
+        let start = bias.wrapping_sub(sums.total().wrapping_mul(zero_point_in));
         // The accumulators that inputs of eight bits can give.
-        let [mut least, mut most] = [i64::from(bias); 2];
-        for w in row {
-            let ends = [-128, 127].map(|x| (x - i64::from(zero_point_in)) * i64::from(*w));
-            least += ends[0].min(ends[1]);
-            most += ends[0].max(ends[1]);
-        }
+        let [low, high] = [-128, 127].map(|x| x - i64::from(zero_point_in));
+        let least = i64::from(bias) + low * sums.above + high * sums.below;
+        let most = i64::from(bias) + high * sums.above + low * sums.below;
         let fits = |folded: i64| least - folded * ONE >= -ONE && most - folded * ONE < ONE;
         let folded = if fits(0) { 0 } else { ((least + most) / 2 + ONE / 2).div_euclid(ONE) };
         let m = i64::from(multiplier);

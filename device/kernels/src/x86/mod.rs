@@ -3,14 +3,37 @@
 //! Inputs are copied once per tile into scratch on the way, so that padding is there, bytes are as the multiply-add wants
 //! them, and every load that follows is in order.
 
+use core::arch::x86_64::*;
+
 use crate::Isa;
 use crate::add::AddParams;
 use crate::conv::ConvShape;
-use crate::packed::{Layer, Line, PackedConv};
+use crate::packed::{self, Layer, Line, PackedConv};
 use crate::pool::PoolShape;
 
 mod avx2;
 mod avx512;
+
+/// [`packed::byte_sums`] with the sums of bytes that every x86-64 has.
+pub fn byte_sums(row: &[i8]) -> [i64; 2] {
+    let (chunks, rest) = row.as_chunks::<16>();
+    // SAFETY: SSE2 is part of x86-64; a chunk is a vector.
+    let [magnitude, shifted] = unsafe {
+        let zero = _mm_setzero_si128();
+        let mut sums = [zero; 2];
+        for chunk in chunks {
+            let w = _mm_loadu_si128(chunk.as_ptr().cast());
+            // Of a byte and its negative, the magnitude is the smaller one without sign.
+            let parts = [_mm_min_epu8(w, _mm_sub_epi8(zero, w)), _mm_xor_si128(w, _mm_set1_epi8(i8::MIN))];
+            for (sum, part) in sums.iter_mut().zip(parts) {
+                *sum = _mm_add_epi64(*sum, _mm_sad_epu8(part, zero));
+            }
+        }
+        sums.map(|sum| _mm_cvtsi128_si64(_mm_add_epi64(sum, _mm_unpackhi_epi64(sum, sum))))
+    };
+    let of_rest = packed::byte_sums(rest);
+    [magnitude + of_rest[0], shifted + of_rest[1]]
+}
 
 pub fn has_twin(isa: Isa, _: &ConvShape) -> bool {
     matches!(isa, Isa::Avx2 | Isa::AvxVnni | Isa::Avx512Vnni)

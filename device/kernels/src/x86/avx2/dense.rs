@@ -63,7 +63,7 @@ pub(in crate::x86) fn pack(shape: &ConvShape, layer: &Layer<'_>, packed: &mut [L
         for (first, block) in (0..out_per_group).step_by(BLOCK).zip(&mut blocks) {
             let n = (out_per_group - first).min(BLOCK);
             let first = group * out_per_group + first;
-            Header::of(layer, first, n, if vnni { VNNI_OFFSET } else { 0 }, row_of).write(block);
+            Header::of(layer, first, n, if vnni { VNNI_OFFSET } else { 0 }).write(block);
             for (group, line) in block[HEADER_LINES..].iter_mut().enumerate() {
                 for (at, to) in line.0.as_chunks_mut::<4>().0.iter_mut().enumerate() {
                     let channel = channel_of(at / LANES, at % LANES);

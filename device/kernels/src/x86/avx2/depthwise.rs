@@ -58,7 +58,7 @@ pub(in crate::x86) fn pack(shape: &ConvShape, layer: &Layer<'_>, packed: &mut [L
     let row_of = |channel: usize| &layer.weights[channel * n_taps..][..n_taps];
     for (first, block) in (0..channels).step_by(BLOCK).zip(packed.chunks_exact_mut(block_lines(shape))) {
         let n = (channels - first).min(BLOCK);
-        Header::of(layer, first, n, 0, row_of).write(block);
+        Header::of(layer, first, n, 0).write(block);
         for (pair, line) in block[HEADER_LINES..].iter_mut().enumerate() {
             for (at, to) in line.0.as_chunks_mut::<4>().0.iter_mut().enumerate() {
                 let channel = channel_of(at / LANES, at % LANES);

@@ -2,7 +2,7 @@
 
 use core::arch::x86_64::*;
 
-use crate::packed::{Form, Forms, Layer, Line, RowSums, SATURATED_REACH, forms_of};
+use crate::packed::{Form, Forms, Layer, Line, SATURATED_REACH, forms_of};
 use crate::requantize::{Clamp, MULTIPLIER_BITS, requantize};
 use crate::view::Activation;
 
@@ -47,20 +47,13 @@ pub(super) fn channel_of(vector: usize, lane: usize) -> usize {
 }
 
 impl Header {
-    /// Of the channels `first..first + n`, at most [`BLOCK`], with weights `row_of(channel)`, for inputs to which `offset`
+    /// Of the channels `first..first + n`, at most [`BLOCK`], for inputs to which `offset`
     /// is added.
-    pub fn of<'a>(
-        layer: &Layer<'_>,
-        first: usize,
-        n: usize,
-        offset: i32,
-        row_of: impl Fn(usize) -> &'a [i8],
-    ) -> Header {
+    pub fn of(layer: &Layer<'_>, first: usize, n: usize, offset: i32) -> Header {
         let mut header =
             Header { start: [0; BLOCK], factor: [0.0; BLOCK], addend: [0.0; BLOCK], form: 0, unused: [0; 15] };
         let requantize = layer.requantize;
-        let mut sums = [RowSums::default(); BLOCK];
-        sums.iter_mut().zip(first..first + n).for_each(|(sums, c)| *sums = RowSums::of(row_of(c)));
+        let sums = &layer.sums[first..first + n];
         let forms = |c: usize| {
             forms_of(sums[c - first], layer.bias[c], layer.zero_point_in, requantize.multipliers[c], requantize.clamp)
         };

@@ -49,7 +49,6 @@ pub(in crate::x86) fn scratch_lines(shape: &ConvShape) -> usize {
 pub(in crate::x86) fn pack(shape: &ConvShape, layer: &Layer<'_>, packed: &mut [Line]) {
     let (patch, patch_len, out_per_group) = (Patch::of(shape), shape.patch_len(), out_per_group(shape));
     let depth = depth(shape);
-    let row_of = |channel: usize| &layer.weights[channel * patch_len..][..patch_len];
     let mut rest = packed;
     if winograd::suits(shape) {
         if winograd::pack(shape, layer, rest) {
@@ -64,7 +63,7 @@ pub(in crate::x86) fn pack(shape: &ConvShape, layer: &Layer<'_>, packed: &mut [L
             rest = after;
             let n = (out_per_group - first).min(BLOCK);
             let first = group * out_per_group + first;
-            Header::of(layer, first, n, 128, row_of).write(block);
+            Header::of(layer, first, n, 128).write(block);
             let weights = &mut block[HEADER_LINES..];
             for vector in 0..n_vectors {
                 let channels = core::array::from_fn(|lane| Some(channel_of(n, vector, lane)).filter(|c| *c < n));

@@ -72,7 +72,7 @@ pub(in crate::x86) fn pack(shape: &ConvShape, layer: &Layer<'_>, packed: &mut [L
         let (n, n_vectors) = block_at(shape, first);
         let (block, after) = rest.split_at_mut(block_lines(shape, n_vectors));
         rest = after;
-        Header::of(layer, first, n, 128, row_of).write(block);
+        Header::of(layer, first, n, 128).write(block);
         let mut lines = block[HEADER_LINES..].iter_mut();
         for kx in 0..kernel_w {
             for quad in 0..n_quads {

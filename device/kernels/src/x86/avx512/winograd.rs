@@ -19,7 +19,7 @@ use core::mem::MaybeUninit;
 
 use super::header::{DOUBLE, HALF, HEADER_LINES, Header, INTEGER, LANES, SATURATED, SINGLE, Target, channel_of};
 use crate::conv::ConvShape;
-use crate::packed::{Layer, Line, PackedConv, RowSums};
+use crate::packed::{Layer, Line, PackedConv};
 
 /// Numbers of a transformed tile, by row and column.
 const POINTS: usize = 36;
@@ -94,14 +94,14 @@ pub(super) fn scratch_lines(shape: &ConvShape) -> usize {
 pub(super) fn pack(shape: &ConvShape, layer: &Layer<'_>, packed: &mut [Line]) -> bool {
     let (in_c, row_len) = (shape.input.c, shape.patch_len());
     let row_of = |channel: usize| &layer.weights[channel * row_len..][..row_len];
-    if (0..shape.output.c).any(|channel| RowSums::of(row_of(channel)).magnitude() * 255 >= SUM_LIMIT) {
+    if layer.sums.iter().any(|sums| sums.magnitude() * 255 >= SUM_LIMIT) {
         packed[0] = Line::ZERO;
         return false;
     }
     let (flag, blocks) = packed.split_at_mut(1);
     flag[0] = Line([1; 64]);
     for (block, first) in blocks.chunks_exact_mut(block_lines(in_c)).zip((0..shape.output.c).step_by(HALF)) {
-        Header::of(layer, first, HALF, -layer.zero_point_in, row_of).write(block);
+        Header::of(layer, first, HALF, -layer.zero_point_in).write(block);
         for vector in 0..VECTORS {
             let rows = core::array::from_fn(|lane| row_of(first + channel_of(HALF, vector, lane)));
             // SAFETY: the caller vouches for the CPU (`packed::pack`).
