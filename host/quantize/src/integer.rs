@@ -7,7 +7,7 @@ use graft_bundle::graph::{DataType, Graph, MULTIPLIER_ONE, Op, Requantize, Step,
 
 use crate::conv_weights::{ConvInput, offset_biases, quantize_conv};
 use crate::error::QuantizeError;
-use crate::float_graph::{Conv, FloatGraph, FloatNode, FloatOp, OnnxPiece, Select, ValueId};
+use crate::float_graph::{Conv, FloatGraph, FloatNode, FloatOp, Select, ValueId};
 use crate::scales::Quant;
 
 /// What one step came out as.
@@ -155,7 +155,7 @@ impl Builder<'_> {
                 let output = self.tensor(node.output, None);
                 self.push(node, Op::MatMul { multiplier, low, high }, output);
             }
-            FloatOp::Softmax => self.in_float(node, first, [low, high], |_| Op::FloatSoftmax),
+            FloatOp::Softmax => self.in_float(node, [low, high], |_| Op::FloatSoftmax),
             FloatOp::Resize(positions) => {
                 let [rows, columns] = positions.each_ref().map(|positions| self.built.writer.push_u32(positions));
                 let output = self.tensor(node.output, None);
@@ -208,7 +208,9 @@ impl Builder<'_> {
                 let output = self.tensor(node.output, None);
                 self.push(node, Op::Transpose { axes: *axes }, output);
             }
-            FloatOp::Onnx(piece) => self.onnx(node, piece, [low, high]),
+            FloatOp::Onnx(piece) => {
+                self.in_float(node, [low, high], |writer| Op::Onnx { model: writer.push(&piece.model) });
+            }
         }
         Ok(())
     }
@@ -259,34 +261,15 @@ impl Builder<'_> {
             let reason = format!("it has a weight of {weight}");
             return Err(QuantizeError::Layer { layer: node.name.clone(), reason });
         }
-        self.in_float(node, input, [low, high], |writer| {
+        self.in_float(node, [low, high], |writer| {
             let (weights, bias) = (writer.push_f32(&conv.weights), writer.push_f32(&bias));
             Op::FloatConv { window: conv.window, groups: conv.groups as u32, weights, bias }
         });
         Ok(())
     }
 
-    /// A float op between a step into float and one out of it, which carries the clamp.
-    fn in_float(
-        &mut self,
-        node: &FloatNode,
-        input: ValueId,
-        [low, high]: [i32; 2],
-        op: impl FnOnce(&mut BundleWriter) -> Op,
-    ) {
-        let (a, out) = (self.quant(input), self.quant(node.output));
-        let from = self.built.tensors.get(&input).copied().into_iter().collect();
-        let [x, y] = [input, node.output].map(|value| self.float_tensor(value));
-        self.push_step(node, Op::Dequantize { scale: a.scale as f32 }, from, x);
-        let op = op(&mut self.built.writer);
-        self.push_step(node, op, vec![x], y);
-        let output = self.tensor(node.output, None);
-        let inv_scale = (1.0 / out.scale) as f32;
-        self.push_step(node, Op::Quantize { inv_scale, low, high }, vec![y], output);
-    }
-
-    /// A model in tract's float code, between steps into float and one out of it, which carries the clamp.
-    fn onnx(&mut self, node: &FloatNode, piece: &OnnxPiece, [low, high]: [i32; 2]) {
+    /// A float op between steps into float and one out of it, which carries the clamp.
+    fn in_float(&mut self, node: &FloatNode, [low, high]: [i32; 2], op: impl FnOnce(&mut BundleWriter) -> Op) {
         let mut inputs = vec![];
         for input in &node.inputs {
             let (from, x) = (self.built.tensors.get(input).copied(), self.float_tensor(*input));
@@ -295,8 +278,8 @@ impl Builder<'_> {
             inputs.push(x);
         }
         let y = self.float_tensor(node.output);
-        let model = self.built.writer.push(&piece.model);
-        self.push_step(node, Op::Onnx { model }, inputs, y);
+        let op = op(&mut self.built.writer);
+        self.push_step(node, op, inputs, y);
         let output = self.tensor(node.output, None);
         let inv_scale = (1.0 / self.quant(node.output).scale) as f32;
         self.push_step(node, Op::Quantize { inv_scale, low, high }, vec![y], output);

@@ -597,6 +597,10 @@ fn positions(node: &NodeProto, before: usize, after: usize, scale: f64) -> Resul
     if int(node, "antialias", 0) != 0 && scale < 1.0 {
         return Err("it filters what it makes smaller".into());
     }
+    let policy = string(node, "keep_aspect_ratio_policy", "stretch");
+    if policy != "stretch" {
+        return Err(format!("it keeps the aspect ratio ({policy})"));
+    }
     let place = |i: f64| -> Result<f64, Reason> {
         Ok(match &transformation[..] {
             "asymmetric" => i / scale,
