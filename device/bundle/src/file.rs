@@ -10,7 +10,8 @@ use std::borrow::Cow;
 use std::fs::File;
 use std::ops::Range;
 
-use graft_wire::limits::{BUNDLE_BYTES_MAX, EMBEDDING_LEN_MAX, NAME_BYTES_MAX};
+use graft_wire::limits::BUNDLE_BYTES_MAX;
+pub use graft_wire::limits::{EMBEDDING_LEN_MAX, NAME_BYTES_MAX};
 use graft_wire::{Digest, SpaceId};
 
 use crate::graph::{Blob, Graph};

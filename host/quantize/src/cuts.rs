@@ -34,12 +34,13 @@ pub struct Cut {
     pub needs_inexact: bool,
 }
 
-/// Candidates in network order, and the suggested one among all tensors.
+/// Candidates in network order, the suggested one among all tensors, and the one that would be if inexact operators were
+/// allowed, where that is another.
 pub(crate) fn find(
     graph: &GraphProto,
     known: &HashMap<String, Known>,
     lowered: &Lowered,
-) -> (Vec<Cut>, Option<String>) {
+) -> (Vec<Cut>, Option<String>, Option<String>) {
     let refused: HashSet<&str> = lowered.refused.iter().map(|r| &r.node[..]).collect();
     let possible = |tensor: &str| {
         lowered.items.contains_key(tensor)
@@ -53,7 +54,8 @@ pub(crate) fn find(
         !refused_for_good && before.iter().any(|n| in_tract.contains(&n[..]))
     };
     let narrow = bottlenecks(graph, lowered);
-    let wanted = embedding(graph, known, lowered).filter(|t| possible(t));
+    let embedding = embedding(graph, known, lowered);
+    let wanted = embedding.clone().filter(|t| possible(t));
     // The last name of each value that is complete there: after its norm and activation, flattened.
     let mut last_name: Vec<&str> = vec![];
     let mut values: Vec<usize> = vec![];
@@ -83,7 +85,13 @@ pub(crate) fn find(
     let cuts: Vec<Cut> =
         tensors.into_iter().filter_map(|t| cut_at(t, known, lowered, possible(t), needs_inexact(t))).collect();
     let suggested = wanted.or_else(|| cuts.iter().rev().find(|c| c.possible).map(|c| c.tensor.clone()));
-    (cuts, suggested)
+    // Without something that looks like the embedding, the last place.
+    let last = || cuts.last().filter(|c| c.needs_inexact && !c.possible).map(|c| c.tensor.clone());
+    let beyond = match embedding {
+        Some(embedding) => Some(embedding).filter(|t| !possible(t) && needs_inexact(t)),
+        None => last(),
+    };
+    (cuts, suggested, beyond)
 }
 
 fn cut_at(

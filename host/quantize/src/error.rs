@@ -128,6 +128,18 @@ pub enum ImportError {
         /// Why.
         reason: String,
     },
+    /// An input whose first axis is fixed at more than one.
+    #[error(
+        "input `{input}` has shape [{shape}]: its first axis, the batch, is fixed at {n}; one input at a time is embedded"
+    )]
+    Batch {
+        /// Input.
+        input: String,
+        /// As the file states it.
+        shape: String,
+        /// The first axis.
+        n: usize,
+    },
     /// No such tensor.
     #[error("the model has no tensor `{name}` to cut at; candidates are {}", candidates.join(", "))]
     UnknownCut {

@@ -15,6 +15,8 @@ use crate::onnx_file::node_name;
 pub struct FloatRun {
     plan: Arc<TypedRunnableModel>,
     input: ModelInput,
+    /// Places among the tensors where the input itself is asked for, which tract does not take.
+    is_input: Vec<bool>,
 }
 
 impl FloatRun {
@@ -24,13 +26,15 @@ impl FloatRun {
     /// [`ImportError::Float`] if tract cannot.
     pub fn new(model: &Model, tensors: &[String]) -> Result<FloatRun, ImportError> {
         let Some(graph) = model.proto.graph.as_ref() else { return Err(ImportError::NoCut) };
+        let is_input: Vec<bool> = tensors.iter().map(|tensor| *tensor == model.input.name).collect();
+        let computed: Vec<&String> = tensors.iter().filter(|tensor| **tensor != model.input.name).collect();
         let needed = ancestors(graph, tensors);
         let part = GraphProto {
             node: graph.node.iter().filter(|n| needed.nodes.contains(&node_name(n))).cloned().collect(),
             name: graph.name.clone(),
             initializer: graph.initializer.iter().filter(|t| needed.tensors.contains(&t.name)).cloned().collect(),
             input: graph.input.iter().filter(|i| i.name == model.input.name).cloned().collect(),
-            output: tensors.iter().map(|t| ValueInfoProto { name: t.clone(), ..Default::default() }).collect(),
+            output: computed.iter().map(|t| ValueInfoProto { name: t.to_string(), ..Default::default() }).collect(),
             ..Default::default()
         };
         let proto = ModelProto {
@@ -43,7 +47,7 @@ impl FloatRun {
         let plan = guarded(|| reader().parse(&proto, None)?.model.into_optimized()?.into_runnable())
             .or_else(|_| guarded(|| reader().parse(&proto, None)?.model.into_typed()?.into_runnable()))
             .map_err(|message| ImportError::Float { message })?;
-        Ok(FloatRun { plan, input: model.input.clone() })
+        Ok(FloatRun { plan, input: model.input.clone(), is_input })
     }
 
     /// Runs on one input in the original model's layout; returns the tensors' values in ONNX order.
@@ -58,10 +62,15 @@ impl FloatRun {
                 tensor = tensor.cast_to_dt(wanted)?.into_owned();
             }
             let outputs = self.plan.run(tvec!(tensor.into()))?;
+            let mut outputs = outputs.iter();
             let mut values = vec![];
-            for output in outputs {
-                let floats = output.cast_to_dt(DatumType::F32)?;
-                values.push(floats.try_as_plain_ram()?.as_slice::<f32>()?.to_vec());
+            for is_input in &self.is_input {
+                values.push(match (is_input, if *is_input { None } else { outputs.next() }) {
+                    (false, Some(output)) => {
+                        output.cast_to_dt(DatumType::F32)?.try_as_plain_ram()?.as_slice::<f32>()?.to_vec()
+                    }
+                    _ => input.to_vec(),
+                });
             }
             Ok(values)
         });

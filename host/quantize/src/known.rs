@@ -5,13 +5,16 @@
 //! tract cannot take is found by bisection and set aside with everything after it, so that `inspect` can name all such
 //! nodes at once.
 
+use std::cell::Cell;
 use std::collections::{HashMap, HashSet};
-use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::Arc;
+use std::panic::{AssertUnwindSafe, catch_unwind, set_hook, take_hook};
+use std::sync::{Arc, Once};
 
-use tract_onnx::pb::{GraphProto, ModelProto, NodeProto, ValueInfoProto};
+use tract_onnx::model::ParsingContext;
+use tract_onnx::pb::{AttributeProto, GraphProto, ModelProto, NodeProto, ValueInfoProto};
 use tract_onnx::prelude::*;
 use tract_onnx::tract_core::internal::bail;
+use tract_onnx::tract_hir::internal::InferenceOp;
 
 use crate::error::{ImportError, Refused};
 use crate::onnx_file::node_name;
@@ -38,6 +41,8 @@ pub struct KnownTensors {
     pub after_failed: HashSet<String>,
 }
 
+/// Most elements of a tensor; as the largest input.
+const ELEMENTS_MAX: usize = 1 << 26;
 /// Rounds of setting a failing node aside before giving up on a graph.
 const FAILURES_MAX: usize = 32;
 
@@ -58,7 +63,7 @@ pub fn examine(model: &mut ModelProto) -> Result<KnownTensors, ImportError> {
 }
 
 fn examine_nodes(model: &mut ModelProto, all_nodes: &[NodeProto]) -> Result<KnownTensors, ImportError> {
-    let register = tract_onnx::onnx().op_register;
+    let register = reader().op_register;
     let mut known = KnownTensors::default();
     let mut failed: Vec<usize> = vec![];
     for (index, node) in all_nodes.iter().enumerate() {
@@ -136,6 +141,10 @@ fn facts_of(
     for (name, outlet) in names.into_iter().zip(&typed.outputs) {
         let fact = typed.outlet_fact(*outlet).map_err(|e| format!("{e:#}"))?;
         if let Some(shape) = fact.shape.as_concrete() {
+            let n = shape.iter().try_fold(1usize, |n, size| n.checked_mul(*size));
+            if n.is_none_or(|n| n > ELEMENTS_MAX) {
+                return Err(format!("`{name}` is of shape {shape:?}; at most {ELEMENTS_MAX} elements are supported"));
+            }
             let (constant, data_type) = (fact.konst.clone(), fact.datum_type);
             tensors.insert(name, Known { shape: shape.to_vec(), constant, data_type });
         }
@@ -151,14 +160,58 @@ fn tensor_names(graph: &GraphProto) -> Vec<String> {
     initializers.chain(outputs).filter(|n| !n.is_empty() && seen.insert(&n[..])).cloned().collect()
 }
 
-/// tract's ONNX reader; stated shapes of inner tensors are ignored, they may carry the exporter's symbols.
+/// tract's ONNX reader; stated shapes of inner tensors are ignored, they may carry the exporter's symbols. Beside its own
+/// operators it takes Upsample, and Resize of opset 10 as it was meant.
 pub fn reader() -> tract_onnx::Onnx {
-    tract_onnx::onnx().with_ignore_value_info(true).with_ignore_output_shapes(true)
+    let mut onnx = tract_onnx::onnx().with_ignore_value_info(true).with_ignore_output_shapes(true);
+    onnx.op_register.insert("Upsample", resize_10);
+    onnx.op_register.insert("Resize", |ctx, node| match ctx.onnx_operator_set_version {
+        10 => resize_10(ctx, node),
+        _ => tract_resize(ctx, node),
+    });
+    onnx
 }
 
-/// Runs what may panic on odd graphs, and makes its panic an error message.
+/// What tract makes of a node.
+type Built = TractResult<(Box<dyn InferenceOp>, Vec<String>)>;
+
+fn tract_resize(ctx: &ParsingContext<'_>, node: &NodeProto) -> Built {
+    match tract_onnx::onnx().op_register.0.get("Resize") {
+        Some(build) => build(ctx, node),
+        None => bail!("tract has no Resize"),
+    }
+}
+
+/// Resize of opset 10, which Upsample was before: nearest pixels by rounding down, which tract (0.23.9) does not know.
+fn resize_10(ctx: &ParsingContext<'_>, node: &NodeProto) -> Built {
+    let ctx = ParsingContext { onnx_operator_set_version: 10, ..ctx.clone() };
+    let nearest = AttributeProto { name: "nearest_mode".into(), r#type: 3, s: b"floor".to_vec(), ..Default::default() };
+    let mut node = NodeProto { op_type: "Resize".into(), ..node.clone() };
+    node.attribute.retain(|attribute| attribute.name == "mode");
+    node.attribute.push(nearest);
+    tract_resize(&ctx, &node)
+}
+
+thread_local! {
+    /// A panic here becomes an error.
+    static IS_GUARDED: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Runs what may panic on odd graphs, and makes its panic an error message; nothing of it is printed.
 pub fn guarded<T>(run: impl FnOnce() -> TractResult<T>) -> Result<T, String> {
-    match catch_unwind(AssertUnwindSafe(run)) {
+    static HOOK: Once = Once::new();
+    HOOK.call_once(|| {
+        let others = take_hook();
+        set_hook(Box::new(move |panic| {
+            if !IS_GUARDED.get() {
+                others(panic);
+            }
+        }));
+    });
+    let outer = IS_GUARDED.replace(true);
+    let result = catch_unwind(AssertUnwindSafe(run));
+    IS_GUARDED.set(outer);
+    match result {
         Ok(Ok(value)) => Ok(value),
         Ok(Err(e)) => Err(format!("{e:#}")),
         Err(panic) => {

@@ -228,7 +228,9 @@ impl Lowering<'_> {
             [a] => (rank + a).checked_sub(shape.len()),
             _ => None,
         };
-        let axis = channel_axis.ok_or_else(|| format!("a constant of shape {shape:?} meets {ours:?}"))?;
+        let axis = channel_axis.ok_or_else(|| {
+            format!("a constant of shape {shape:?} meets {ours:?}; one number, or one per channel, is supported")
+        })?;
         let values: Vec<f64> = values.iter().map(|v| f64::from(*v)).collect();
         let (zeros, ones) = (vec![0.0; values.len()], vec![1.0; values.len()]);
         match (function, this) {
@@ -593,7 +595,11 @@ fn positions(node: &NodeProto, before: usize, after: usize, scale: f64) -> Resul
         false => string(node, "coordinate_transformation_mode", "half_pixel"),
     };
     let mode = string(node, "mode", "nearest");
-    let (from, to) = (before as f64, after as f64);
+    // In f32, as runtimes do: at a whole place the rounding decides which pixel it is.
+    let (from, to, scale) = (before as f32, after as f32, scale as f32);
+    if old && mode == "nearest" && scale < 1.0 {
+        return Err("it makes smaller by nearest pixels of opset 10, on which runtimes differ".into());
+    }
     if int(node, "antialias", 0) != 0 && scale < 1.0 {
         return Err("it filters what it makes smaller".into());
     }
@@ -601,7 +607,7 @@ fn positions(node: &NodeProto, before: usize, after: usize, scale: f64) -> Resul
     if policy != "stretch" {
         return Err(format!("it keeps the aspect ratio ({policy})"));
     }
-    let place = |i: f64| -> Result<f64, Reason> {
+    let place = |i: f32| -> Result<f32, Reason> {
         Ok(match &transformation[..] {
             "asymmetric" => i / scale,
             "half_pixel" => (i + 0.5) / scale - 0.5,
@@ -621,31 +627,34 @@ fn positions(node: &NodeProto, before: usize, after: usize, scale: f64) -> Resul
         true => "floor".into(),
         false => string(node, "nearest_mode", "round_prefer_floor"),
     };
-    let settle = |place: f64| -> Result<f64, Reason> {
+    let settle = |place: f32| -> Result<f32, Reason> {
         Ok(match (&mode[..], &rounding[..]) {
             ("linear" | "bilinear", _) => place,
             ("nearest", "floor") => place.floor(),
             ("nearest", "ceil") => place.ceil(),
-            ("nearest", "round_prefer_floor") => (place - 0.5).ceil(),
-            ("nearest", "round_prefer_ceil") => (place + 0.5).floor(),
+            ("nearest", "round_prefer_floor") if place.fract() == 0.5 => place.floor(),
+            ("nearest", "round_prefer_floor" | "round_prefer_ceil") => place.round(),
             ("nearest", other) => return Err(format!("it rounds by {other}")),
             (other, _) => return Err(format!("it interpolates by {other}; nearest and linear are supported")),
         })
     };
     (0..after)
         .map(|i| {
-            let inside = settle(place(i as f64)?)?.clamp(0.0, from - 1.0);
-            Ok((inside * f64::from(POSITION_ONE)).round_ties_even() as u32)
+            let inside = settle(place(i as f32)?)?.clamp(0.0, from - 1.0);
+            Ok((inside * POSITION_ONE as f32).round_ties_even() as u32)
         })
         .collect()
 }
+
+/// Largest factor of an Upsample.
+const UPSAMPLE_MAX: u32 = 4096;
 
 /// By which whole factor each of `n` pixels becomes a block of equal ones, if it does.
 fn blocks(positions: &[u32], n: usize) -> Option<u32> {
     let factor = positions.len() / n.max(1);
     let is_block = |(i, position): (usize, &u32)| *position as usize == i / factor.max(1) * POSITION_ONE as usize;
     let whole = factor > 0 && positions.len() == factor * n && positions.iter().enumerate().all(is_block);
-    whole.then_some(factor as u32)
+    whole.then_some(factor as u32).filter(|factor| *factor <= UPSAMPLE_MAX)
 }
 
 /// The same tensor with axes of length 1 in front, up to `rank`.

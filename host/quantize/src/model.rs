@@ -3,9 +3,12 @@
 use std::collections::{HashMap, HashSet};
 use std::path::Path;
 
+use graft_bundle::file::EMBEDDING_LEN_MAX;
 use serde::Serialize;
 use tract_onnx::pb::type_proto::Value as TypeValue;
-use tract_onnx::pb::{AttributeProto, GraphProto, ModelProto, TensorShapeProto, ValueInfoProto, tensor_shape_proto};
+use tract_onnx::pb::{
+    AttributeProto, GraphProto, ModelProto, TensorProto, TensorShapeProto, ValueInfoProto, tensor_shape_proto,
+};
 
 use crate::cuts::{self, Cut};
 use crate::error::{ImportError, Refused};
@@ -56,6 +59,8 @@ pub struct Model {
     pub(crate) fixed: HashMap<String, Fixed>,
     pub(crate) cuts: Vec<Cut>,
     pub(crate) suggested: Option<String>,
+    /// What looks like the embedding, but is reached with [`ImportOptions::allow_inexact`] alone.
+    pub(crate) beyond: Option<String>,
     allow_inexact: bool,
 }
 
@@ -72,6 +77,7 @@ impl Model {
     pub(crate) fn from_proto(mut proto: ModelProto, options: &ImportOptions) -> Result<Model, ImportError> {
         qoperator::expand(&mut proto)?;
         mark_flattened(&mut proto);
+        scales_as_inputs(&mut proto);
         let fixed = qdq::strip(&mut proto)?;
         let Some(graph) = proto.graph.as_mut() else { return Err(ImportError::NoCut) };
         let input = choose_input(graph, options)?;
@@ -92,9 +98,9 @@ impl Model {
             options.allow_inexact,
         );
         explain(&mut lowered.refused, &known);
-        let (cuts, suggested) = cuts::find(graph, &known.tensors, &lowered);
+        let (cuts, suggested, beyond) = cuts::find(graph, &known.tensors, &lowered);
         let allow_inexact = options.allow_inexact;
-        Ok(Model { known, lowered, input, fixed, cuts, suggested, proto, allow_inexact })
+        Ok(Model { beyond, known, lowered, input, fixed, cuts, suggested, proto, allow_inexact })
     }
 
     /// The input.
@@ -126,7 +132,17 @@ impl Model {
             Some(name) if self.known.tensors.contains_key(name) => {
                 Err(ImportError::BadCut { name: name.into(), reason: "it does not depend on the input".into() })
             }
-            Some(name) => Err(ImportError::UnknownCut { name: name.into(), candidates: candidates() }),
+            Some(name) => {
+                // It may be there, but behind nodes that nothing is known of.
+                let before = self.proto.graph.as_ref().map(|graph| ancestors(graph, &[name.to_string()]).nodes);
+                let refused =
+                    self.lowered.refused.iter().filter(|r| before.as_ref().is_some_and(|b| b.contains(&r.node)));
+                let refused: Vec<Refused> = refused.cloned().collect();
+                if refused.is_empty() {
+                    return Err(ImportError::UnknownCut { name: name.into(), candidates: candidates() });
+                }
+                Err(ImportError::Refused { refused, tract_can: false })
+            }
             None => self.suggested.clone().ok_or(ImportError::NoCut),
         }
     }
@@ -169,7 +185,13 @@ impl Model {
         if !lowered.refused.is_empty() {
             return Err(ImportError::Refused { refused: lowered.refused, tract_can: false });
         }
-        lowered.cut(tensor).map_err(|reason| ImportError::BadCut { name: tensor.into(), reason })
+        let bad_cut = |reason| ImportError::BadCut { name: tensor.into(), reason };
+        let (graph, embedding_len, pooled) = lowered.cut(tensor).map_err(bad_cut)?;
+        if embedding_len > EMBEDDING_LEN_MAX {
+            let reason = format!("it has {embedding_len} components; at most {EMBEDDING_LEN_MAX} are supported");
+            return Err(bad_cut(reason));
+        }
+        Ok((graph, embedding_len, pooled))
     }
 }
 
@@ -179,6 +201,21 @@ fn mark_flattened(proto: &mut ModelProto) {
     let nodes = proto.graph.iter_mut().flat_map(|graph| &mut graph.node);
     for node in nodes.filter(|node| is_old && node.op_type == "Softmax") {
         node.attribute.push(AttributeProto { name: FLATTENED.into(), i: 1, r#type: 2, ..Default::default() });
+    }
+}
+
+/// Upsample of opset 7 states its scales as an attribute, later ones as an input.
+fn scales_as_inputs(proto: &mut ModelProto) {
+    let Some(graph) = proto.graph.as_mut() else { return };
+    for node in graph.node.iter_mut().filter(|node| node.op_type == "Upsample" && node.input.len() == 1) {
+        let Some(scales) = node.attribute.iter().find(|a| a.name == "scales").map(|a| a.floats.clone()) else {
+            continue;
+        };
+        let name = format!("graft scales of {}", node_name(node));
+        let dims = vec![scales.len() as i64];
+        let raw_data = scales.iter().flat_map(|scale| scale.to_le_bytes()).collect();
+        node.input.push(name.clone());
+        graph.initializer.push(TensorProto { name, dims, data_type: 1, raw_data, ..Default::default() });
     }
 }
 
@@ -276,6 +313,11 @@ fn choose_input(graph: &mut GraphProto, options: &ImportOptions) -> Result<Model
             given.clone()
         }
         None => {
+            if let ([Some(n), _, ..], true) = (&stated[..], stated.len() > 1)
+                && *n > 1
+            {
+                return Err(ImportError::Batch { input: name.clone(), shape: text, n: *n });
+            }
             let rest: Option<Vec<usize>> = stated.iter().skip(1).copied().collect();
             let rest = rest.filter(|_| !stated.is_empty());
             let rest = rest.ok_or_else(|| ImportError::OpenShape { input: name.clone(), shape: text.clone() })?;

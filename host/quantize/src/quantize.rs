@@ -11,7 +11,7 @@ use graft_engine::Tracer;
 use graft_input::{Limits, decode_npy};
 
 use crate::calibrate::Probe;
-use crate::error::{QuantizeError, SpecError};
+use crate::error::{QuantizeError, SpecError, three_digits};
 use crate::fallback::Fallbacks;
 use crate::float_graph::{FloatGraph, FloatNode, FloatOp, ValueId};
 use crate::input_spec::{InputOptions, PictureInput, picture_input, picture_size, read_config};
@@ -28,6 +28,8 @@ pub const CALIBRATION_MAX: usize = 200;
 pub const CALIBRATION_FEW: usize = 20;
 /// An inference so many times as long as in int8 is warned about.
 const SLOW: f64 = 10.0;
+/// Below this mean cosine to the float embeddings something is wrong.
+const COSINE_FAR: f64 = 0.95;
 /// A loss is measured on so many inputs at least.
 const SEARCHED_MIN: usize = 32;
 /// Seeds of the self-test inputs that are generated on the board.
@@ -213,6 +215,20 @@ pub fn quantize(
         let (n, plural) = (report.n_calibration, if report.n_calibration == 1 { "" } else { "s" });
         let what = if report.max_loss.is_some() { "ranges and the loss" } else { "ranges" };
         report.warnings.push(format!("{n} calibration input{plural}; {what} are safer from {CALIBRATION_FEW} on"));
+    }
+    if let Some(beyond) = model.beyond.as_ref().filter(|_| options.cut.is_none()) {
+        let text = format!(
+            "cut at `{}`, before operators that have no integer or exact form; --allow-inexact reaches `{beyond}`",
+            report.cut
+        );
+        report.warnings.push(text);
+    }
+    if let Some(cosine) = report.cosine_mean.filter(|cosine| *cosine < COSINE_FAR) {
+        let text = format!(
+            "embeddings are far from float's: cosine {} on average; -v lists the noisiest layers, --max-loss holds them finer",
+            three_digits(cosine)
+        );
+        report.warnings.push(text);
     }
     if !report.exact {
         let n: usize = report.inexact.iter().map(|piece| piece.nodes.len()).sum();

@@ -322,6 +322,86 @@ fn resizing_by_any_factor_agrees() {
 }
 
 #[test]
+fn nearest_pixels_at_whole_places_are_those_of_runtimes() {
+    // In real numbers these scales give whole places; in f32 some of them fall short.
+    for (scale, places, rounding) in [
+        (0.2, "asymmetric", "floor"),
+        (1.0 / 3.0, "asymmetric", "floor"),
+        (0.6, "asymmetric", "floor"),
+        (1.2, "asymmetric", "floor"),
+        (0.7, "half_pixel", "round_prefer_floor"),
+        (0.6, "half_pixel_symmetric", "ceil"),
+    ] {
+        let attributes =
+            [("nearest_mode", Attribute::Text(rounding)), ("coordinate_transformation_mode", Attribute::Text(places))];
+        let model = Build::new("x", &[0, 3, 2, 20])
+            .conv("x", "a", 3, 6, 1, 1, 1)
+            .floats("scales", &[4], &[1.0, 1.0, 1.0, scale])
+            .node("Resize", &["a", "", "scales"], "r", &attributes)
+            .node("Flatten", &["r"], "y", &[])
+            .model(&["y"]);
+        let report = report_of("whole-places", &model, &[3, 2, 20], "y").unwrap();
+        assert!(report.cosine_min.unwrap() > 0.998, "{scale} {places}: {:?}", report.cosine_min);
+    }
+}
+
+#[test]
+fn upsample_of_old_models_agrees() {
+    for mode in ["nearest", "linear"] {
+        let mut model = Build::new("x", &[0, 3, 4, 5])
+            .conv("x", "a", 3, 6, 3, 1, 1)
+            .floats("scales", &[4], &[1.0, 1.0, 2.0, 3.0])
+            .node("Upsample", &["a", "scales"], "large", &[("mode", Attribute::Text(mode))])
+            .conv("large", "b", 6, 4, 3, 2, 1)
+            .model(&["b"]);
+        model.opset_import[0].version = 9;
+        let report = agrees("upsample9", model.clone(), &[3, 4, 5], "b");
+        assert!(ops(&report).contains(if mode == "nearest" { &"Upsample" } else { &"Resize" }));
+        // Opset 7 has the scales in an attribute.
+        model.opset_import[0].version = 7;
+        let node = model.graph.as_mut().unwrap().node.iter_mut().find(|n| n.op_type == "Upsample").unwrap();
+        node.input.pop();
+        node.attribute.push(tract_onnx::pb::AttributeProto {
+            name: "scales".into(),
+            r#type: 6,
+            floats: vec![1.0, 1.0, 2.0, 3.0],
+            ..Default::default()
+        });
+        agrees("upsample7", model, &[3, 4, 5], "b");
+    }
+}
+
+#[test]
+fn what_makes_tract_take_all_memory_is_refused() {
+    let text = |model: &ModelProto| report_of("bomb", model, &[3, 8, 8], "y").unwrap_err().to_string();
+    let with = |op: &'static str, inputs: &[&str], attributes: &[(&str, Attribute)]| {
+        Build::new("x", &[0, 3, 8, 8])
+            .conv("x", "a", 3, 4, 3, 1, 1)
+            .floats("scales", &[4], &[1.0, 1.0, 1e5, 1e5])
+            .node(op, inputs, "y", attributes)
+            .model(&["y"])
+    };
+    let resize = with("Resize", &["a", "", "scales"], &[]);
+    assert_eq!(
+        text(&resize),
+        "1 of the nodes before the cut cannot be quantized: Resize `n_y` (`y` is of shape [1, 4, 800000, 800000]; at most \
+         67108864 elements are supported)"
+    );
+    let transpose = with("Transpose", &["a"], &[("perm", Attribute::Ints(vec![0, 1, 1, 2]))]);
+    assert_eq!(text(&transpose), "the graph is broken at `n_y`: its axes are [0, 1, 1, 2]; a permutation is needed");
+}
+
+#[test]
+fn a_fixed_batch_is_not_taken_for_one_input() {
+    let model = Build::new("x", &[16, 32]).random("w", &[32, 8]).node("MatMul", &["x", "w"], "y", &[]).model(&["y"]);
+    let error = report_of("batch", &model, &[32], "y").unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "input `x` has shape [16,32]: its first axis, the batch, is fixed at 16; one input at a time is embedded"
+    );
+}
+
+#[test]
 fn attention_runs_on_products_of_activations() {
     let heads: &[(&str, Attribute)] = &[("perm", Attribute::Ints(vec![0, 2, 1, 3]))];
     let keys: &[(&str, Attribute)] = &[("perm", Attribute::Ints(vec![0, 2, 3, 1]))];
@@ -381,6 +461,13 @@ fn softmax_runs_along_any_axis() {
             .conv("s", "b", 6, 4, 3, 2, 1)
             .model(&["b"]);
         agrees(&format!("softmax{axis}"), model, &[3, 4, 5], "b");
+    }
+    for axis in [1, 2] {
+        let first = Build::new("x", &[0, 3, 4, 5])
+            .node("Softmax", &["x"], "s", &[("axis", Attribute::Int(axis))])
+            .conv("s", "b", 3, 4, 3, 2, 1)
+            .model(&["b"]);
+        agrees("softmax-first", first, &[3, 4, 5], "b");
     }
     // Before opset 13: over all that follows the batch.
     let mut model = Build::new("x", &[0, 3, 4, 5])

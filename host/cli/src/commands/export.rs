@@ -99,6 +99,8 @@ fn with_backbone(
     }
     // What the engine refuses has no meaning to export.
     Engine::load(bundle).map_err(|error| CliError::failed(format!("{}: {}", manifest.name, chain(&error))))?;
-    onnx_with_backbone(exported, bundle, precision)
-        .map_err(|error| CliError::failed(format!("{}: {error}", manifest.name)))
+    onnx_with_backbone(exported, bundle, precision).map_err(|error| {
+        CliError::failed(format!("{}: {error}", manifest.name))
+            .with_help("without --backbone the head alone is written")
+    })
 }

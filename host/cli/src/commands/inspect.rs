@@ -93,6 +93,12 @@ pub fn import_error(error: &ImportError, args: &ModelArgs) -> CliError {
         ImportError::OpenShape { .. } | ImportError::BadShape { .. } => {
             format!("state it, batch 1 first: graft inspect {model} --input-shape 1,3,224,224")
         }
+        ImportError::Batch { shape, .. } => {
+            let rest: String = shape.split(',').skip(1).map(|size| format!(",{size}")).collect();
+            format!(
+                "if it is the batch, state 1: --input-shape 1{rest}; if the model has no batch axis, export it with one"
+            )
+        }
         ImportError::UnknownCut { .. } | ImportError::BadCut { .. } | ImportError::NoCut => {
             format!("see where it can be cut: graft inspect {model}")
         }

@@ -4,6 +4,7 @@ use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
+use graft_bundle::file::NAME_BYTES_MAX;
 use graft_bundle::input::{Channels, Filter};
 use graft_quantize::{
     CALIBRATION_FEW, FallbackReport, ImportError, ImportOptions, InputOptions, Norm, Progress, QuantizeError,
@@ -86,7 +87,13 @@ fn out_path(args: &QuantizeArgs) -> Result<PathBuf, CliError> {
         return Err(CliError::usage(format!("{} is a folder; a file name is needed", out.display()))
             .with_help(format!("graft quantize {} --calib DIR -o {}/NAME.graft", quoted(model), quoted(&out))));
     }
-    Ok(out)
+    if fs::metadata(&out).is_ok_and(|found| !found.is_file()) {
+        // A device or a pipe, which would be replaced.
+        return Err(CliError::usage(format!("{} is no regular file; another name is needed", out.display()))
+            .with_help(format!("graft quantize {} --calib DIR -o OUT.graft", quoted(model))));
+    }
+    // Of a link its target is written.
+    Ok(if out.is_symlink() { fs::canonicalize(&out).unwrap_or(out) } else { out })
 }
 
 fn options(args: &QuantizeArgs) -> Result<QuantizeOptions, CliError> {
@@ -102,6 +109,11 @@ fn options(args: &QuantizeArgs) -> Result<QuantizeOptions, CliError> {
             }
         },
     };
+    if let Some(name) = args.name.as_ref().filter(|name| name.is_empty() || name.len() > NAME_BYTES_MAX) {
+        let n = name.len();
+        return Err(CliError::usage(format!("--name has {n} bytes; 1 to {NAME_BYTES_MAX} are allowed"))
+            .with_help("graft quantize MODEL.onnx --calib DIR --name NAME"));
+    }
     let norm = match args.norm {
         Some(NormArg::Tf) => Some(Norm::Tf),
         Some(NormArg::Imagenet) => Some(Norm::Imagenet),

@@ -227,7 +227,10 @@ fn what_tract_cannot_run_stays_refused() {
         .model(&["b", "m"]);
     let folder = Folder::new("inexact-refused");
     let text = |cut: &str| allowed(&folder, &model, &[3, 8, 8], cut).unwrap_err().to_string();
-    assert_eq!(text("f"), "the model has no tensor `f` to cut at; candidates are a, l");
+    assert_eq!(
+        text("f"),
+        "1 of the nodes before the cut cannot be quantized: Frobnicate `n_f` (the operator is not known)"
+    );
     assert_eq!(
         text("m"),
         "1 of the nodes before the cut cannot be quantized: ArgMax `n_m` (`m` is of type I64; pieces in float give floats)"
