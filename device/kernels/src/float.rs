@@ -301,21 +301,77 @@ fn depthwise_any(shape: &ConvShape, packed: &[f32], bias: &[f32], x: &[f32], y: 
 ///
 /// # Errors
 /// [`KernelError`] if lengths or types do not fit.
-pub fn softmax(_isa: Isa, dims: Dims, input: View<'_>, output: ViewMut<'_>) -> Result<(), KernelError> {
+pub fn softmax(isa: Isa, dims: Dims, input: View<'_>, output: ViewMut<'_>) -> Result<(), KernelError> {
     let (x, y) = floats("FloatSoftmax", input, output)?;
     expect_len("input", x.len(), dims.len())?;
     expect_len("output", y.len(), dims.len())?;
-    let c = dims.c.max(1);
+    softmax_rows(isa, dims.c.max(1), x, y);
+    Ok(())
+}
+
+in_vectors_of_each_isa! {
+    fn softmax_rows(c: usize, x: &[f32], y: &mut [f32]) = softmax_plain
+}
+
+#[inline(always)]
+fn softmax_plain(c: usize, x: &[f32], y: &mut [f32]) {
     for (x, y) in x.chunks_exact(c).zip(y.chunks_exact_mut(c)) {
-        let max = x.iter().copied().reduce(|max, x| if x > max { x } else { max }).unwrap_or(0.0);
-        let mut sum = 0.0;
-        for (y, x) in y.iter_mut().zip(x) {
-            *y = libm::expf(x - max);
-            sum += *y;
-        }
+        exp_of_negative(x, largest(x), y);
+        let sum = y.iter().fold(0.0, |sum, y| sum + y);
         y.iter_mut().for_each(|y| *y /= sum);
     }
-    Ok(())
+}
+
+/// The largest value; NaN is never taken, unless it stands first.
+#[inline(always)]
+fn largest(x: &[f32]) -> f32 {
+    let larger = |max: f32, x: f32| if x > max { x } else { max };
+    let first = x.first().copied().unwrap_or(0.0);
+    let mut lanes = [first; 16];
+    let (chunks, rest) = x.as_chunks::<16>();
+    for chunk in chunks {
+        for (max, x) in lanes.iter_mut().zip(chunk) {
+            *max = larger(*max, *x);
+        }
+    }
+    lanes.iter().chain(rest).fold(first, |max, x| larger(max, *x))
+}
+
+/// `expf(x - max)`, none of which is above zero: the bits of [`libm::expf`], whose steps these are, without its branches.
+///
+/// Source: FreeBSD's e_expf.c, as libm has it.
+#[inline(always)]
+fn exp_of_negative(x: &[f32], max: f32, y: &mut [f32]) {
+    const LN2_HIGH: f32 = f32::from_bits(0x3f31_7200);
+    const LN2_LOW: f32 = f32::from_bits(0x35bf_be8e);
+    const INV_LN2: f32 = f32::from_bits(0x3fb8_aa3b);
+    const P1: f32 = 1.666_662_5e-1;
+    const P2: f32 = -2.766_733_3e-3;
+    let mut n_other = 0u32;
+    for (y, x) in y.iter_mut().zip(x) {
+        let x = x - max;
+        // Below, results are subnormal or zero.
+        let is_usual = (-87.0..=0.0).contains(&x);
+        let is_zero = x <= -104.0;
+        n_other += u32::from(!is_usual && !is_zero);
+        let x = if is_usual { x } else { 0.0 };
+        let magnitude = x.to_bits() & 0x7fff_ffff;
+        // SAFETY: from -126 to 0.
+        let steps: i32 = unsafe { (INV_LN2 * x - 0.5).to_int_unchecked() };
+        let k = if magnitude > 0x3f85_1592 { steps } else { -i32::from(magnitude > 0x3eb1_7218) };
+        let (high, low) = (x - k as f32 * LN2_HIGH, k as f32 * LN2_LOW);
+        let r = high - low;
+        let rr = r * r;
+        let c = r - rr * (P1 + rr * P2);
+        let scaled = (1.0 + (r * c / (2.0 - c) - low + high)) * f32::from_bits(((k + 127) << 23) as u32);
+        let exp = if magnitude > 0x3900_0000 { scaled } else { 1.0 + x };
+        *y = if is_zero { 0.0 } else { exp };
+    }
+    if n_other > 0 {
+        for (y, x) in y.iter_mut().zip(x) {
+            *y = libm::expf(x - max);
+        }
+    }
 }
 
 /// Mean over height and width: summed from 0 in row-major order, one division by `H * W` as f32.
@@ -448,7 +504,57 @@ mod tests {
         assert_eq!(means, [2.5, 5.0]);
     }
 
+    /// By the definition.
+    fn plain_softmax(x: &[f32]) -> Vec<f32> {
+        let max = x.iter().copied().reduce(|max, x| if x > max { x } else { max }).unwrap();
+        let exps: Vec<f32> = x.iter().map(|x| libm::expf(x - max)).collect();
+        let sum = exps.iter().fold(0.0, |sum, y| sum + y);
+        exps.iter().map(|y| y / sum).collect()
+    }
+
+    #[test]
+    fn exponentials_are_those_of_libm() {
+        // Every 997th float below zero, and all around where the steps differ.
+        let around = |bits: u32| (bits - 300..bits + 300).map(f32::from_bits);
+        let edges = [0x3900_0000, 0x3eb1_7218, 0x3f85_1592, 0x42ae_0000, 0x42ae_ac50, 0x42cf_f1b5, 0x42d0_0000];
+        let x: Vec<f32> =
+            (0..0x7f80_0000).step_by(997).map(f32::from_bits).chain(edges.into_iter().flat_map(around)).collect();
+        for chunk in x.chunks(1 << 12) {
+            let x: Vec<f32> = chunk.iter().map(|x| -x).collect();
+            let mut y = vec![7.0; x.len()];
+            exp_of_negative(&x, 0.0, &mut y);
+            assert_eq!(bits(&y), x.iter().map(|x| libm::expf(*x).to_bits()).collect::<Vec<_>>());
+            // One by one, so that none hides behind a neighbour's slow way.
+            for x in x.iter().step_by(7) {
+                let mut y = [7.0];
+                exp_of_negative(&[*x], 0.0, &mut y);
+                assert_eq!(y[0].to_bits(), libm::expf(*x).to_bits(), "{x:e}");
+            }
+        }
+    }
+
     proptest! {
+        #[test]
+        fn softmax_equals_the_definition(
+            c in 1usize..70, rows in 1usize..20,
+            values in prop::collection::vec(prop_oneof![
+                -20f32..20.0, -200f32..5.0, any::<f32>(), Just(f32::NAN), Just(f32::NEG_INFINITY), Just(-0.0), Just(0.0)
+            ], 70 * 20),
+            usual in any::<bool>(),
+        ) {
+            let dims = Dims { h: 1, w: rows, c };
+            let usual = |x: &f32| if usual { x.clamp(-40.0, 40.0) } else { *x };
+            let x: Vec<f32> = values[..dims.len()].iter().map(usual).collect();
+            let expected: Vec<f32> = x.chunks(c).flat_map(plain_softmax).collect();
+            // A NaN has no defined payload.
+            let bits = |y: &[f32]| y.iter().map(|y| if y.is_nan() { 0 } else { y.to_bits() }).collect::<Vec<_>>();
+            for isa in Isa::available() {
+                let mut y = vec![9.0; x.len()];
+                softmax(isa, dims, View::F32(&x), ViewMut::F32(&mut y)).unwrap();
+                prop_assert_eq!(bits(&y), bits(&expected), "{}", isa);
+            }
+        }
+
         #[test]
         fn conv_keeps_the_order_of_the_book(
             (h, w, c, o, groups) in (1usize..5, 1usize..5, 1usize..4, prop_oneof![1usize..4, 20usize..70], 1usize..4),
