@@ -37,6 +37,7 @@ mod known;
 mod lower;
 mod lower_layers;
 mod lower_nodes;
+mod lower_resize;
 mod model;
 mod onnx_file;
 mod pieces;
