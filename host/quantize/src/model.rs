@@ -143,7 +143,8 @@ impl Model {
                 }
                 Err(ImportError::Refused { refused, tract_can: false })
             }
-            None => self.suggested.clone().ok_or(ImportError::NoCut),
+            // What is in the way there says why there is nothing to suggest.
+            None => self.suggested.clone().or_else(|| self.beyond.clone()).ok_or(ImportError::NoCut),
         }
     }
 

@@ -75,6 +75,18 @@ fn a_norm_over_channels_is_one_piece_however_it_is_spelled() {
 }
 
 #[test]
+fn without_anything_to_suggest_what_is_in_the_way_is_named() {
+    let model = Build::new("x", &[0, 3, 8, 6])
+        .node("LRN", &["x"], "l", &[("size", Attribute::Int(3))])
+        .conv("l", "a", 3, 8, 3, 1, 1)
+        .model(&["a"]);
+    let folder = Folder::new("inexact-in-the-way");
+    let options = QuantizeOptions::new(folder.arrays(&[3, 8, 6], 24));
+    let error = quantize(&folder.model(&model), &options, &mut |_| {}).unwrap_err();
+    assert!(matches!(error, QuantizeError::Import(ImportError::Refused { tract_can: true, .. })), "{error}");
+}
+
+#[test]
 fn nothing_runs_in_float_that_has_another_form() {
     let folder = Folder::new("inexact-exact");
     let exact =
