@@ -347,23 +347,24 @@ fn exp_of_negative(x: &[f32], max: f32, y: &mut [f32]) {
     const INV_LN2: f32 = f32::from_bits(0x3fb8_aa3b);
     const P1: f32 = 1.666_662_5e-1;
     const P2: f32 = -2.766_733_3e-3;
+    // Not a bool, of which compilers make branches.
     let mut n_other = 0u32;
     for (y, x) in y.iter_mut().zip(x) {
         let x = x - max;
         // Below, results are subnormal or zero.
         let is_usual = (-87.0..=0.0).contains(&x);
         let is_zero = x <= -104.0;
-        n_other += u32::from(!is_usual && !is_zero);
+        n_other = n_other.wrapping_add(u32::from(!is_usual && !is_zero));
         let x = if is_usual { x } else { 0.0 };
         let magnitude = x.to_bits() & 0x7fff_ffff;
         // SAFETY: from -126 to 0.
         let steps: i32 = unsafe { (INV_LN2 * x - 0.5).to_int_unchecked() };
-        let k = if magnitude > 0x3f85_1592 { steps } else { -i32::from(magnitude > 0x3eb1_7218) };
+        let k = if magnitude > 0x3f85_1592 { steps } else { i32::from(magnitude > 0x3eb1_7218).wrapping_neg() };
         let (high, low) = (x - k as f32 * LN2_HIGH, k as f32 * LN2_LOW);
         let r = high - low;
         let rr = r * r;
         let c = r - rr * (P1 + rr * P2);
-        let scaled = (1.0 + (r * c / (2.0 - c) - low + high)) * f32::from_bits(((k + 127) << 23) as u32);
+        let scaled = (1.0 + (r * c / (2.0 - c) - low + high)) * f32::from_bits((k.wrapping_add(127) << 23) as u32);
         let exp = if magnitude > 0x3900_0000 { scaled } else { 1.0 + x };
         *y = if is_zero { 0.0 } else { exp };
     }
