@@ -305,6 +305,11 @@ pub enum FloatFunction2 {
 
 /// Name of every op, for manifests and errors.
 impl Op {
+    /// True if every CPU computes the same bits.
+    pub fn is_exact(&self) -> bool {
+        !matches!(self, Op::Onnx { .. })
+    }
+
     /// The op's name as the manifest lists it.
     pub fn name(&self) -> &'static str {
         match self {

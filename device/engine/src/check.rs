@@ -189,7 +189,7 @@ fn check_counts(graph: &Graph) -> Result<(), LoadError> {
 
 /// The manifest says rightly whether every CPU gives the same bits.
 fn check_exact(graph: &Graph, exact: bool) -> Result<(), LoadError> {
-    let n_inexact = graph.steps.iter().filter(|step| matches!(step.op, Op::Onnx { .. })).count();
+    let n_inexact = graph.steps.iter().filter(|step| !step.op.is_exact()).count();
     if exact == (n_inexact == 0) { Ok(()) } else { Err(LoadError::Exact { exact, n_inexact }) }
 }
 

@@ -13,7 +13,7 @@ use core::ops::Range;
 use crate::dense::{Baseline, PIXELS, Products, dense, group_len, row_len, weight_at, with_products_of_each_isa};
 use crate::requantize::{Requantize, requantize, requantize_row};
 use crate::view::{Activation, Dims, View, ViewMut, Window};
-use crate::{Isa, KernelError, expect_len};
+use crate::{Isa, KernelError, expect_len, scratch_of};
 
 /// Channels of one depthwise block: their sums stay in the first cache.
 const CHANNELS: usize = 256;
@@ -186,10 +186,7 @@ pub fn conv(
     expect_len("packed weights", params.packed.len(), shape.packed_len())?;
     expect_len("bias", params.bias.len(), shape.output.c)?;
     expect_len("multipliers", params.requantize.multipliers.len(), shape.output.c)?;
-    let scratch_len = shape.scratch_len();
-    let found = scratch.len();
-    let scratch =
-        scratch.get_mut(..scratch_len).ok_or(KernelError::Length { what: "scratch", found, expected: scratch_len })?;
+    let scratch = scratch_of(scratch, shape.scratch_len())?;
     dispatch(isa, shape, params, input, scratch, output)
 }
 

@@ -188,6 +188,12 @@ impl fmt::Display for KernelError {
 
 impl core::error::Error for KernelError {}
 
+/// The first `expected` values of scratch, if there are so many.
+pub(crate) fn scratch_of<T>(scratch: &mut [T], expected: usize) -> Result<&mut [T], KernelError> {
+    let found = scratch.len();
+    scratch.get_mut(..expected).ok_or(KernelError::Length { what: "scratch", found, expected })
+}
+
 /// Checks one length.
 pub(crate) fn expect_len(what: &'static str, found: usize, expected: usize) -> Result<(), KernelError> {
     if found == expected { Ok(()) } else { Err(KernelError::Length { what, found, expected }) }

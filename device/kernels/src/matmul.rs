@@ -6,7 +6,7 @@
 use crate::dense::{BLOCK, PIXELS, Products, with_products_of_each_isa};
 use crate::requantize::{Clamp, requantize_row};
 use crate::view::{Activation, View, ViewMut};
-use crate::{Isa, KernelError, expect_len};
+use crate::{Isa, KernelError, expect_len, scratch_of};
 
 /// `[n, rows, inner] x [n, inner, columns] -> [n, rows, columns]`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -78,8 +78,7 @@ pub fn matmul(
     expect_len("first input", factors[0].len(), a)?;
     expect_len("second input", factors[1].len(), b)?;
     expect_len("output", output.len(), out)?;
-    let (found, expected) = (scratch.len(), shape.scratch_len());
-    let scratch = scratch.get_mut(..expected).ok_or(KernelError::Length { what: "scratch", found, expected })?;
+    let scratch = scratch_of(scratch, shape.scratch_len())?;
     // No factor is empty where neither the first one nor the result is.
     if a == 0 || out == 0 {
         return Err(KernelError::Shapes { op: "MatMul" });

@@ -5,7 +5,7 @@
 
 use crate::conv::ConvShape;
 use crate::requantize::{Clamp, MULTIPLIER_BITS, Requantize};
-use crate::{Isa, KernelError, expect_len};
+use crate::{Isa, KernelError, expect_len, scratch_of};
 
 #[cfg(any(target_arch = "aarch64", all(target_arch = "arm", target_os = "linux")))]
 use crate::arm as twin;
@@ -134,9 +134,7 @@ pub fn conv(isa: Isa, layer: &PackedConv<'_>, scratch: &mut [Line], output: &mut
     expect_len("input", layer.input.len(), shape.input.len())?;
     expect_len("output", output.len(), shape.output.len())?;
     expect_len("packed layer", layer.packed.len(), packed_lines(isa, shape))?;
-    let (found, expected) = (scratch.len(), scratch_lines(isa, shape));
-    let scratch = scratch.get_mut(..expected).ok_or(KernelError::Length { what: "scratch", found, expected })?;
-    twin::conv(isa, layer, scratch, output);
+    twin::conv(isa, layer, scratch_of(scratch, scratch_lines(isa, shape))?, output);
     Ok(())
 }
 

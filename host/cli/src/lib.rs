@@ -26,6 +26,8 @@ pub mod host_store;
 pub mod inputs;
 pub mod interrupt;
 pub mod output;
+#[cfg(test)]
+mod test_bundles;
 
 use std::process::ExitCode;
 

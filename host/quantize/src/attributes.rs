@@ -1,7 +1,22 @@
 //! Attributes of ONNX nodes, and constants as numbers.
 
-use tract_onnx::pb::NodeProto;
+use tract_onnx::pb::{AttributeProto, NodeProto};
 use tract_onnx::prelude::{DatumType, Tensor};
+
+/// An integer attribute to be written.
+pub fn integer(name: &str, i: i64) -> AttributeProto {
+    AttributeProto { name: name.into(), r#type: 2, i, ..Default::default() }
+}
+
+/// A list of integers to be written.
+pub fn integers(name: &str, ints: Vec<i64>) -> AttributeProto {
+    AttributeProto { name: name.into(), r#type: 7, ints, ..Default::default() }
+}
+
+/// A text to be written.
+pub fn text(name: &str, text: &str) -> AttributeProto {
+    AttributeProto { name: name.into(), r#type: 3, s: text.into(), ..Default::default() }
+}
 
 /// Integer attribute.
 pub fn int(node: &NodeProto, name: &str, otherwise: i64) -> i64 {

@@ -27,14 +27,14 @@ impl FloatRun {
     pub fn new(model: &Model, tensors: &[String]) -> Result<FloatRun, ImportError> {
         let Some(graph) = model.proto.graph.as_ref() else { return Err(ImportError::NoCut) };
         let is_input: Vec<bool> = tensors.iter().map(|tensor| *tensor == model.input.name).collect();
-        let computed: Vec<&String> = tensors.iter().filter(|tensor| **tensor != model.input.name).collect();
+        let computed = tensors.iter().filter(|tensor| **tensor != model.input.name);
         let needed = ancestors(graph, tensors);
         let part = GraphProto {
             node: graph.node.iter().filter(|n| needed.nodes.contains(&node_name(n))).cloned().collect(),
             name: graph.name.clone(),
             initializer: graph.initializer.iter().filter(|t| needed.tensors.contains(&t.name)).cloned().collect(),
             input: graph.input.iter().filter(|i| i.name == model.input.name).cloned().collect(),
-            output: computed.iter().map(|t| ValueInfoProto { name: t.to_string(), ..Default::default() }).collect(),
+            output: computed.map(|t| ValueInfoProto { name: t.clone(), ..Default::default() }).collect(),
             ..Default::default()
         };
         let proto = ModelProto {
@@ -65,12 +65,12 @@ impl FloatRun {
             let mut outputs = outputs.iter();
             let mut values = vec![];
             for is_input in &self.is_input {
-                values.push(match (is_input, if *is_input { None } else { outputs.next() }) {
-                    (false, Some(output)) => {
-                        output.cast_to_dt(DatumType::F32)?.try_as_plain_ram()?.as_slice::<f32>()?.to_vec()
-                    }
-                    _ => input.to_vec(),
-                });
+                if *is_input {
+                    values.push(input.to_vec());
+                } else if let Some(output) = outputs.next() {
+                    let floats = output.cast_to_dt(DatumType::F32)?;
+                    values.push(floats.try_as_plain_ram()?.as_slice::<f32>()?.to_vec());
+                }
             }
             Ok(values)
         });

@@ -11,11 +11,12 @@ use std::panic::{AssertUnwindSafe, catch_unwind, set_hook, take_hook};
 use std::sync::{Arc, Once};
 
 use tract_onnx::model::ParsingContext;
-use tract_onnx::pb::{AttributeProto, GraphProto, ModelProto, NodeProto, ValueInfoProto};
+use tract_onnx::pb::{GraphProto, ModelProto, NodeProto, ValueInfoProto};
 use tract_onnx::prelude::*;
 use tract_onnx::tract_core::internal::bail;
 use tract_onnx::tract_hir::internal::InferenceOp;
 
+use crate::attributes::text;
 use crate::error::{ImportError, Refused};
 use crate::onnx_file::node_name;
 
@@ -41,8 +42,8 @@ pub struct KnownTensors {
     pub after_failed: HashSet<String>,
 }
 
-/// Most elements of a tensor; as the largest input.
-const ELEMENTS_MAX: usize = 1 << 26;
+/// Most elements of a tensor: 64 M, a 4,600 x 4,600 picture.
+pub const ELEMENTS_MAX: usize = 1 << 26;
 /// Rounds of setting a failing node aside before giving up on a graph.
 const FAILURES_MAX: usize = 32;
 
@@ -185,10 +186,9 @@ fn tract_resize(ctx: &ParsingContext<'_>, node: &NodeProto) -> Built {
 /// Resize of opset 10, which Upsample was before: nearest pixels by rounding down, which tract (0.23.9) does not know.
 fn resize_10(ctx: &ParsingContext<'_>, node: &NodeProto) -> Built {
     let ctx = ParsingContext { onnx_operator_set_version: 10, ..ctx.clone() };
-    let nearest = AttributeProto { name: "nearest_mode".into(), r#type: 3, s: b"floor".to_vec(), ..Default::default() };
     let mut node = NodeProto { op_type: "Resize".into(), ..node.clone() };
     node.attribute.retain(|attribute| attribute.name == "mode");
-    node.attribute.push(nearest);
+    node.attribute.push(text("nearest_mode", "floor"));
     tract_resize(&ctx, &node)
 }
 

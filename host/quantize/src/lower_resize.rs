@@ -24,7 +24,7 @@ impl Lowering<'_> {
         let along = |axes: &[usize]| -> Result<Vec<u32>, Reason> {
             let Some(a) = axes.first() else { return Ok(vec![0]) };
             let scale = scales.as_ref().and_then(|s| s.get(*a)).copied();
-            positions(node, before[*a], after[*a], scale.unwrap_or(after[*a] as f64 / before[*a] as f64))
+            positions(node, before[*a], after[*a], scale.unwrap_or(after[*a] as f32 / before[*a] as f32))
         };
         let [rows, columns] = [along(&layout.h)?, along(&layout.w)?];
         let [h, w, c] = self.sizes(&data.view, &layout);
@@ -40,35 +40,33 @@ impl Lowering<'_> {
     }
 
     /// The scales that a Resize or Upsample states, one per axis.
-    fn scales(&self, node: &NodeProto, rank: usize) -> Option<Vec<f64>> {
-        let stated = match node.input.len() {
-            0 | 1 => node.attribute.iter().find(|a| a.name == "scales").map(|a| a.floats.clone()),
-            2 => self.floats(node, 1).map(|(_, scales)| scales),
-            _ => self.floats(node, 2).map(|(_, scales)| scales),
-        }?;
+    fn scales(&self, node: &NodeProto, rank: usize) -> Option<Vec<f32>> {
+        let (_, stated) = self.floats(node, if node.input.len() == 2 { 1 } else { 2 })?;
         let axes: Vec<usize> = match ints(node, "axes") {
             Some(axes) => axes.iter().filter_map(|a| axis(*a, rank)).collect(),
             None => (0..rank).collect(),
         };
         let mut scales = vec![1.0; rank];
         for (a, scale) in axes.iter().zip(&stated) {
-            scales[*a] = f64::from(*scale);
+            scales[*a] = *scale;
         }
         (stated.len() == axes.len()).then_some(scales)
     }
 }
 
 /// Where `after` pixels lie among `before`, times [`POSITION_ONE`].
-fn positions(node: &NodeProto, before: usize, after: usize, scale: f64) -> Result<Vec<u32>, Reason> {
+fn positions(node: &NodeProto, before: usize, after: usize, scale: f32) -> Result<Vec<u32>, Reason> {
     // As Upsample was, and Resize of opset 10.
     let old = node.op_type == "Upsample" || node.input.len() == 2;
-    let transformation = match old {
-        true => "asymmetric".into(),
-        false => string(node, "coordinate_transformation_mode", "half_pixel"),
+    let [transformation, rounding] = if old {
+        ["asymmetric", "floor"].map(String::from)
+    } else {
+        [("coordinate_transformation_mode", "half_pixel"), ("nearest_mode", "round_prefer_floor")]
+            .map(|(name, otherwise)| string(node, name, otherwise))
     };
     let mode = string(node, "mode", "nearest");
     // In f32, as runtimes do: at a whole place the rounding decides which pixel it is.
-    let (from, to, scale) = (before as f32, after as f32, scale as f32);
+    let (from, to) = (before as f32, after as f32);
     if old && mode == "nearest" && scale < 1.0 {
         return Err("it makes smaller by nearest pixels of opset 10, on which runtimes differ".into());
     }
@@ -94,10 +92,6 @@ fn positions(node: &NodeProto, before: usize, after: usize, scale: f64) -> Resul
             "align_corners" => 0.0,
             other => return Err(format!("it places pixels by {other}")),
         })
-    };
-    let rounding = match old {
-        true => "floor".into(),
-        false => string(node, "nearest_mode", "round_prefer_floor"),
     };
     let settle = |place: f32| -> Result<f32, Reason> {
         Ok(match (&mode[..], &rounding[..]) {

@@ -6,24 +6,20 @@ use std::path::Path;
 use graft_bundle::file::EMBEDDING_LEN_MAX;
 use serde::Serialize;
 use tract_onnx::pb::type_proto::Value as TypeValue;
-use tract_onnx::pb::{
-    AttributeProto, GraphProto, ModelProto, TensorProto, TensorShapeProto, ValueInfoProto, tensor_shape_proto,
-};
+use tract_onnx::pb::{GraphProto, ModelProto, TensorShapeProto, ValueInfoProto, tensor_shape_proto};
 
+use crate::attributes::integer;
 use crate::cuts::{self, Cut};
 use crate::error::{ImportError, Refused};
 use crate::float_graph::FloatGraph;
 use crate::inspect::{self, InspectedInput};
-use crate::known::{KnownTensors, examine};
+use crate::known::{ELEMENTS_MAX, KnownTensors, examine};
 use crate::lower::{Lowered, NodeClass, Walked, lower};
 use crate::lower_layers::FLATTENED;
 use crate::onnx_file::{self, node_name};
 use crate::qdq::{self, Fixed};
 use crate::qoperator;
 use crate::view::View;
-
-/// Largest input in elements: 64 M, a 4,600 x 4,600 picture.
-const INPUT_ELEMENTS_MAX: usize = 1 << 26;
 
 /// How to read a model.
 #[derive(Clone, Debug, Default)]
@@ -134,10 +130,8 @@ impl Model {
             }
             Some(name) => {
                 // It may be there, but behind nodes that nothing is known of.
-                let before = self.proto.graph.as_ref().map(|graph| ancestors(graph, &[name.to_string()]).nodes);
-                let refused =
-                    self.lowered.refused.iter().filter(|r| before.as_ref().is_some_and(|b| b.contains(&r.node)));
-                let refused: Vec<Refused> = refused.cloned().collect();
+                let Some(graph) = self.proto.graph.as_ref() else { return Err(ImportError::NoCut) };
+                let refused = self.refused_among(&ancestors(graph, &[name.to_string()]));
                 if refused.is_empty() {
                     return Err(ImportError::UnknownCut { name: name.into(), candidates: candidates() });
                 }
@@ -162,8 +156,7 @@ impl Model {
         if !others.is_empty() {
             return Err(ImportError::OtherInputs { cut: tensor.into(), input: self.input.name.clone(), others });
         }
-        let refused: Vec<Refused> =
-            self.lowered.refused.iter().filter(|r| before.nodes.contains(&r.node)).cloned().collect();
+        let refused = self.refused_among(&before);
         if !refused.is_empty() {
             let tract_can = refused.iter().all(|r| self.lowered.class_of(&r.node) == Some(NodeClass::TractFloat));
             return Err(ImportError::Refused { refused, tract_can });
@@ -194,6 +187,11 @@ impl Model {
         }
         Ok((graph, embedding_len, pooled))
     }
+
+    /// Refused nodes among those that a tensor is made from.
+    fn refused_among(&self, before: &Ancestors) -> Vec<Refused> {
+        self.lowered.refused.iter().filter(|r| before.nodes.contains(&r.node)).cloned().collect()
+    }
 }
 
 /// Before opset 13 a Softmax takes all axes from its own on as one.
@@ -201,7 +199,7 @@ fn mark_flattened(proto: &mut ModelProto) {
     let is_old = inspect::opset(proto) < 13;
     let nodes = proto.graph.iter_mut().flat_map(|graph| &mut graph.node);
     for node in nodes.filter(|node| is_old && node.op_type == "Softmax") {
-        node.attribute.push(AttributeProto { name: FLATTENED.into(), i: 1, r#type: 2, ..Default::default() });
+        node.attribute.push(integer(FLATTENED, 1));
     }
 }
 
@@ -209,14 +207,11 @@ fn mark_flattened(proto: &mut ModelProto) {
 fn scales_as_inputs(proto: &mut ModelProto) {
     let Some(graph) = proto.graph.as_mut() else { return };
     for node in graph.node.iter_mut().filter(|node| node.op_type == "Upsample" && node.input.len() == 1) {
-        let Some(scales) = node.attribute.iter().find(|a| a.name == "scales").map(|a| a.floats.clone()) else {
-            continue;
-        };
+        let Some(stated) = node.attribute.iter().find(|a| a.name == "scales") else { continue };
+        let scales: Vec<f64> = stated.floats.iter().map(|scale| f64::from(*scale)).collect();
         let name = format!("graft scales of {}", node_name(node));
-        let dims = vec![scales.len() as i64];
-        let raw_data = scales.iter().flat_map(|scale| scale.to_le_bytes()).collect();
-        node.input.push(name.clone());
-        graph.initializer.push(TensorProto { name, dims, data_type: 1, raw_data, ..Default::default() });
+        graph.initializer.push(qdq::floats(&name, &[scales.len() as i64], &scales));
+        node.input.push(name);
     }
 }
 
@@ -330,9 +325,8 @@ fn choose_input(graph: &mut GraphProto, options: &ImportOptions) -> Result<Model
         }
     };
     let n = shape.iter().try_fold(1usize, |n, d| n.checked_mul(*d)).unwrap_or(usize::MAX);
-    if shape.is_empty() || shape.len() > 4 || n == 0 || n > INPUT_ELEMENTS_MAX {
-        let reason =
-            format!("its shape is {shape:?}; 1 to 4 axes and at most {INPUT_ELEMENTS_MAX} elements are supported");
+    if shape.is_empty() || shape.len() > 4 || n == 0 || n > ELEMENTS_MAX {
+        let reason = format!("its shape is {shape:?}; 1 to 4 axes and at most {ELEMENTS_MAX} elements are supported");
         return Err(ImportError::Graph { node: name, reason });
     }
     if let Some(TypeValue::TensorType(tensor)) = info.r#type.as_mut().and_then(|t| t.value.as_mut()) {

@@ -15,6 +15,7 @@ use tract_onnx::pb::{
 };
 use tract_onnx::prelude::{DatumType, Tensor, f16};
 
+use crate::attributes::{integer, integers};
 use crate::float_graph::{FloatOp, OnnxPiece, PieceNode};
 use crate::known::Known;
 use crate::lower::{Data, Lowering, Reason};
@@ -327,14 +328,6 @@ fn added(op: &str, input: &str, output: &str, attribute: AttributeProto) -> Node
         attribute: vec![attribute],
         ..Default::default()
     }
-}
-
-fn integer(name: &str, i: i64) -> AttributeProto {
-    AttributeProto { name: name.into(), r#type: 2, i, ..Default::default() }
-}
-
-fn integers(name: &str, ints: Vec<i64>) -> AttributeProto {
-    AttributeProto { name: name.into(), r#type: 7, ints, ..Default::default() }
 }
 
 fn value_info(name: &str, shape: &[usize]) -> ValueInfoProto {

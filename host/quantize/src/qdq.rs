@@ -7,9 +7,9 @@
 
 use std::collections::HashMap;
 
-use tract_onnx::pb::{AttributeProto, GraphProto, ModelProto, NodeProto, TensorProto};
+use tract_onnx::pb::{GraphProto, ModelProto, NodeProto, TensorProto};
 
-use crate::attributes::int;
+use crate::attributes::{int, integer};
 use crate::error::ImportError;
 use crate::onnx_file::node_name;
 
@@ -110,7 +110,7 @@ fn clip(node: &NodeProto, source: &str, output: &str, stated: &Fixed, constants:
         op_type: "Clip".into(),
         input: vec![source.into(), low, high],
         output: vec![output.into()],
-        attribute: vec![AttributeProto { name: STATED.into(), i: 1, r#type: 2, ..Default::default() }],
+        attribute: vec![integer(STATED, 1)],
         ..Default::default()
     }
 }

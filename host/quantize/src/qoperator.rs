@@ -6,9 +6,9 @@
 
 use std::collections::{HashMap, HashSet};
 
-use tract_onnx::pb::{AttributeProto, GraphProto, ModelProto, NodeProto, TensorProto};
+use tract_onnx::pb::{GraphProto, ModelProto, NodeProto, TensorProto};
 
-use crate::attributes::int;
+use crate::attributes::{int, integer};
 use crate::error::ImportError;
 use crate::onnx_file::node_name;
 use crate::qdq::{constants, floats, numbers};
@@ -161,7 +161,7 @@ impl Expansion {
         self.real.insert(key, real.clone());
         let input =
             [tensor, scale, zero_point].map(str::to_owned).into_iter().filter(|name| !name.is_empty()).collect();
-        let attribute = axis.map(|i| AttributeProto { name: "axis".into(), i, r#type: 2, ..AttributeProto::default() });
+        let attribute = axis.map(|axis| integer("axis", axis));
         self.nodes.push(NodeProto {
             name: real.clone(),
             op_type: "DequantizeLinear".into(),

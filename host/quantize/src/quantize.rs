@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use graft_bundle::Graph;
 use graft_bundle::file::{Case, CaseInput};
-use graft_bundle::graph::{DataType, Op, Step};
+use graft_bundle::graph::{DataType, Step};
 use graft_bundle::manifest::seeded_bytes;
 use graft_engine::Tracer;
 use graft_input::{Limits, decode_npy};
@@ -392,7 +392,7 @@ fn inexact(graph: &FloatGraph) -> Vec<InexactReport> {
 
 /// What a step's numbers are, as reports name it.
 fn precision(graph: &Graph, step: &Step) -> &'static str {
-    if matches!(step.op, Op::Onnx { .. }) {
+    if !step.op.is_exact() {
         return "float (tract)";
     }
     let tensors = step.inputs.iter().chain([&step.output]).filter_map(|id| graph.tensors.get(id.0 as usize));

@@ -5,7 +5,6 @@ use std::fs::File;
 use std::io::Read;
 use std::path::Path;
 
-use graft_bundle::Op;
 use graft_bundle::file::MAGIC;
 use graft_quantize::{ImportError, ImportOptions, Inspection, NodeClass, Refused, inspect};
 use serde_json::{Value, json};
@@ -51,8 +50,7 @@ fn is_bundle(path: &Path) -> bool {
 fn inspect_bundle(output: &Output, path: &Path) -> Result<Done, CliError> {
     let bundle = read_bundle(path)?;
     let manifest = bundle.manifest();
-    let inexact: Vec<&str> =
-        bundle.graph().steps.iter().filter(|s| matches!(s.op, Op::Onnx { .. })).map(|s| &s.name[..]).collect();
+    let inexact: Vec<&str> = bundle.graph().steps.iter().filter(|s| !s.op.is_exact()).map(|s| &s.name[..]).collect();
     output.line(format!("{} ({}, {})", manifest.name, amount(bundle.file_len(), Unit::Bytes), manifest.made_by));
     output.line(format!("space       {:.12}, {} components", manifest.space, manifest.embedding_len));
     if manifest.exact {
@@ -201,9 +199,7 @@ mod tests {
     use super::*;
     use crate::args::Global;
     use crate::files::tests::TestDir;
-    use graft_bundle::file::{BundleWriter, Draft};
-    use graft_bundle::graph::{DataType, Graph, Step, Tensor, TensorId};
-    use graft_bundle::{ArraySpec, InputSpec};
+    use crate::test_bundles::inexact_bundle;
 
     #[test]
     fn errors_say_what_to_type() {
@@ -217,36 +213,9 @@ mod tests {
 
     #[test]
     fn a_bundle_says_whether_it_is_exact() {
-        let mut writer = BundleWriter::new();
-        let model = writer.push(b"a model");
-        let tensor = |data_type| Tensor { shape: [1, 1, 3], data_type, scale: 1.0, zero_point: 0 };
-        let step =
-            |op, from| Step { name: "norm".into(), op, inputs: vec![TensorId(from)], output: TensorId(from + 1) };
-        let graph = Graph {
-            tensors: [DataType::I8, DataType::F32, DataType::F32, DataType::I8].map(tensor).to_vec(),
-            steps: vec![
-                step(Op::Dequantize { scale: 1.0 }, 0),
-                step(Op::Onnx { model }, 1),
-                step(Op::Quantize { inv_scale: 1.0, low: -128, high: 127 }, 2),
-            ],
-            input: TensorId(0),
-            output: TensorId(3),
-        };
-        let array = ArraySpec { shape: vec![3], channels_first: false, inv_scale: 1.0, zero_point: 0 };
-        let draft = Draft {
-            name: "normed".into(),
-            input: InputSpec { array, image: None },
-            embedding_len: 3,
-            inv_scale: 100.0,
-            exact: false,
-            origin: "here".into(),
-            licence: String::new(),
-            board_class: String::new(),
-            epoch: 1,
-        };
         let dir = TestDir::new("inspect-bundle");
         let path = dir.0.join("normed.graft");
-        std::fs::write(&path, writer.finish(&draft, &graph, &[]).unwrap()).unwrap();
+        std::fs::write(&path, inexact_bundle().file_bytes().unwrap()).unwrap();
         assert!(is_bundle(&path) && !is_bundle(&dir.0) && !is_bundle(Path::new("/nowhere")));
         let output = Output::new(&Global { json: true, ..Global::default() });
         let object = inspect_bundle(&output, &path).unwrap().object;

@@ -478,9 +478,9 @@ fn window_attributes(window: &Window, dilations: bool) -> impl Iterator<Item = M
 mod tests {
     use super::*;
     use crate::export::tests::head;
-    use graft_bundle::file::{BundleWriter, Draft};
+    use crate::test_bundles::{bundle_of, inexact_bundle};
+    use graft_bundle::file::BundleWriter;
     use graft_bundle::graph::Requantize;
-    use graft_bundle::{ArraySpec, InputSpec, UncheckedBundle};
     use graft_wire::message::HeadChoice;
 
     /// 1x1 convolution to int16, reshaped.
@@ -503,45 +503,14 @@ mod tests {
             input: TensorId(0),
             output: TensorId(2),
         };
-        bundle_of(writer, &graph)
-    }
-
-    fn bundle_of(writer: BundleWriter, graph: &Graph) -> Bundle {
-        let array = ArraySpec { shape: vec![1], channels_first: false, inv_scale: 2.0, zero_point: 0 };
-        let draft = Draft {
-            name: "wide".into(),
-            input: InputSpec { array, image: None },
-            embedding_len: 3,
-            inv_scale: 300.0,
-            exact: true,
-            origin: String::new(),
-            licence: String::new(),
-            board_class: String::new(),
-            epoch: 1,
-        };
-        UncheckedBundle::read(writer.finish(&draft, graph, &[]).unwrap()).unwrap().check().unwrap()
+        bundle_of(writer, &graph, true)
     }
 
     #[test]
     fn tracts_float_code_is_refused_by_name() {
-        let mut writer = BundleWriter::new();
-        let model = writer.push(b"a model");
-        let tensor = |data_type| Tensor { shape: [1, 1, 3], data_type, scale: 1.0, zero_point: 0 };
-        let step =
-            |op, from| Step { name: "norm".into(), op, inputs: vec![TensorId(from)], output: TensorId(from + 1) };
-        let graph = Graph {
-            tensors: [DataType::I8, DataType::F32, DataType::F32, DataType::I8].map(tensor).to_vec(),
-            steps: vec![
-                step(Op::Dequantize { scale: 1.0 }, 0),
-                step(Op::Onnx { model }, 1),
-                step(Op::Quantize { inv_scale: 1.0, low: -128, high: 127 }, 2),
-            ],
-            input: TensorId(0),
-            output: TensorId(3),
-        };
         let head = head(HeadChoice::Ridge);
         let exported = Exported::of(&head, "ridge").unwrap();
-        let error = onnx_with_backbone(&exported, &bundle_of(writer, &graph), Precision::Int8).unwrap_err();
+        let error = onnx_with_backbone(&exported, &inexact_bundle(), Precision::Int8).unwrap_err();
         assert_eq!(error.to_string(), "step \"norm\" (Onnx) has no ONNX counterpart here");
     }
 
